@@ -1,0 +1,226 @@
+package xmpp
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"mellium.im/xmpp/jid"
+)
+
+// Attr is an attribute of an Element; Name is written as it is ("xml:lang", "to").
+type Attr struct{ Name, Value string }
+
+// Element is a piece of XML that the server writes. An Element without Local is written as Raw alone.
+type Element struct {
+	Space, Local string // Space "" = the content namespace at top level, the parent's namespace below
+	Attrs        []Attr // attributes with an empty value are written too
+	Text         string
+	Children     []*Element
+	Raw          []byte // inner XML, already well-formed and namespace-correct, written after Text
+}
+
+// El makes an element; attrs are name, value pairs, and pairs with an empty value are left out.
+func El(space, local string, attrs ...string) *Element {
+	e := &Element{Space: space, Local: local}
+	for i := 0; i+1 < len(attrs); i += 2 {
+		if attrs[i+1] != "" {
+			e.Attrs = append(e.Attrs, Attr{attrs[i], attrs[i+1]})
+		}
+	}
+	return e
+}
+
+// Add appends children (nil ones are skipped) and returns e.
+func (e *Element) Add(children ...*Element) *Element {
+	for _, c := range children {
+		if c != nil {
+			e.Children = append(e.Children, c)
+		}
+	}
+	return e
+}
+
+// Say sets the character data and returns e.
+func (e *Element) Say(text string) *Element {
+	e.Text = text
+	return e
+}
+
+// RawElement wraps bytes of one element that are well-formed and mean the same anywhere (every namespace declared inside).
+func RawElement(b []byte) *Element { return &Element{Raw: b} }
+
+// Marshal makes an Element of a value with encoding/xml tags: for cold paths.
+func Marshal(v any) (*Element, error) {
+	b, err := xml.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("marshal %T: %w", v, err)
+	}
+	return RawElement(b), nil
+}
+
+// AppendTo appends e as XML inside an element of namespace parent.
+func (e *Element) AppendTo(b []byte, parent string) []byte {
+	if e.Local == "" {
+		return append(b, e.Raw...)
+	}
+	b = append(b, '<')
+	b = append(b, e.Local...)
+	space := e.Space
+	if space == "" {
+		space = parent
+	} else if space != parent {
+		b = appendAttr(b, "xmlns", space)
+	}
+	for _, a := range e.Attrs {
+		b = append(b, ' ')
+		b = append(b, a.Name...)
+		b = append(b, '=', '\'')
+		b = AppendEscaped(b, a.Value)
+		b = append(b, '\'')
+	}
+	if e.Text == "" && len(e.Children) == 0 && len(e.Raw) == 0 {
+		return append(b, '/', '>')
+	}
+	b = append(b, '>')
+	b = AppendEscaped(b, e.Text)
+	for _, c := range e.Children {
+		b = c.AppendTo(b, space)
+	}
+	b = append(b, e.Raw...)
+	b = append(b, '<', '/')
+	b = append(b, e.Local...)
+	return append(b, '>')
+}
+
+// String is the element as XML.
+func (e *Element) String() string { return string(e.AppendTo(nil, "")) }
+
+// Element decodes the child into a tree whose namespaces are all explicit: for cold paths that keep or change XML.
+func (c Child) Element() (*Element, error) { return ReadElement(c.Decoder()) }
+
+// ReadElement reads the next element from d, which gives tokens with resolved namespaces. Depth is the scanner's to bound.
+func ReadElement(d *xml.Decoder) (*Element, error) {
+	var stack []*Element
+	var text []*strings.Builder
+	for {
+		t, err := d.Token()
+		if err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, fmt.Errorf("read element: %w", err)
+		}
+		switch t := t.(type) {
+		case xml.StartElement:
+			e := &Element{Space: t.Name.Space, Local: t.Name.Local}
+			for i, a := range t.Attr {
+				switch {
+				case a.Name.Space == "xmlns" || a.Name.Space == "" && a.Name.Local == "xmlns":
+				case a.Name.Space == "xml" || a.Name.Space == NSXML:
+					e.Attrs = append(e.Attrs, Attr{"xml:" + a.Name.Local, a.Value})
+				case a.Name.Space != "":
+					p := fmt.Sprintf("a%d", i)
+					e.Attrs = append(e.Attrs, Attr{"xmlns:" + p, a.Name.Space}, Attr{p + ":" + a.Name.Local, a.Value})
+				default:
+					e.Attrs = append(e.Attrs, Attr{a.Name.Local, a.Value})
+				}
+			}
+			if n := len(stack); n > 0 {
+				stack[n-1].flush(text[n-1])
+				stack[n-1].Children = append(stack[n-1].Children, e)
+			}
+			stack, text = append(stack, e), append(text, new(strings.Builder))
+		case xml.CharData:
+			if n := len(stack); n > 0 {
+				text[n-1].Write(t)
+			}
+		case xml.EndElement:
+			n := len(stack) - 1
+			stack[n].flush(text[n])
+			if n == 0 {
+				return stack[0], nil
+			}
+			stack, text = stack[:n], text[:n]
+		}
+	}
+}
+
+// flush keeps character data in document order: before the first child as Text, between children as a nameless child.
+func (e *Element) flush(t *strings.Builder) {
+	if t.Len() == 0 {
+		return
+	}
+	if len(e.Children) == 0 {
+		e.Text += t.String()
+	} else {
+		e.Children = append(e.Children, &Element{Raw: AppendEscaped(nil, t.String())})
+	}
+	t.Reset()
+}
+
+func appendAttr(b []byte, name, value string) []byte {
+	if value == "" {
+		return b
+	}
+	b = append(b, ' ')
+	b = append(b, name...)
+	b = append(b, '=', '\'')
+	b = AppendEscaped(b, value)
+	return append(b, '\'')
+}
+
+func appendJIDAttr(b []byte, name string, j jid.JID) []byte {
+	return appendAttr(b, name, j.String())
+}
+
+// AppendEscaped appends s as XML character data that is also safe inside an attribute value of either quote. Characters that XML
+// 1.0 forbids become U+FFFD.
+func AppendEscaped(b []byte, s string) []byte {
+	last := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			var esc string
+			switch c {
+			case '<':
+				esc = "&lt;"
+			case '>':
+				esc = "&gt;"
+			case '&':
+				esc = "&amp;"
+			case '\'':
+				esc = "&apos;"
+			case '"':
+				esc = "&quot;"
+			case '\t':
+				esc = "&#9;"
+			case '\n':
+				esc = "&#10;"
+			case '\r':
+				esc = "&#13;"
+			default:
+				if c >= 0x20 {
+					i++
+					continue
+				}
+				esc = "\uFFFD"
+			}
+			b = append(b, s[last:i]...)
+			b = append(b, esc...)
+			i++
+			last = i
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 || r == 0xFFFE || r == 0xFFFF {
+			b = append(b, s[last:i]...)
+			b = append(b, "\uFFFD"...)
+			last = i + n
+		}
+		i += n
+	}
+	return append(b, s[last:]...)
+}

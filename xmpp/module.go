@@ -1,0 +1,215 @@
+package xmpp
+
+import (
+	"context"
+	"time"
+
+	"mellium.im/xmpp/jid"
+	"mellium.im/xmpp/stanza"
+	streamerr "mellium.im/xmpp/stream"
+)
+
+// Target takes stanzas for one recipient. Enqueue never blocks; false means that the target has ended or its queue is full, and the
+// stanza was not taken. The output is written when the batch of ctx ends, or at once without one.
+type Target interface {
+	Enqueue(ctx context.Context, s *Stanza) bool
+}
+
+// Session is one bound resource. All methods may be called from any goroutine.
+type Session interface {
+	Target
+	// JID is the full JID that SASL and resource binding gave the session.
+	JID() jid.JID
+	// Presence is the last broadcast presence of the session, nil while it is unavailable (RFC 6121 §4.2).
+	Presence() *Stanza
+	// Priority is that presence's priority (RFC 6121 §4.7.2.3); 0 while unavailable.
+	Priority() int8
+	// Value is what a module keeps on the session under its own unexported key type, nil when unset.
+	Value(key any) any
+	// SetValue stores v under key and returns what was there.
+	SetValue(key, v any) (old any)
+	// Close ends the session with a stream error. It does not wait.
+	Close(reason streamerr.Error)
+}
+
+// Outgoing is a stanza that a local session sent, on its way in. From is stamped. A filter may replace Stanza.
+type Outgoing struct {
+	Stanza *Stanza
+	Sender Session
+}
+
+// Delivery is a stanza on its way to a local account. A filter may replace Stanza and change Targets.
+type Delivery struct {
+	Stanza  *Stanza
+	Account jid.JID // bare
+	// Targets are the sessions that RFC 6121 §8.5 chose; empty leads to the Undelivered filters.
+	Targets []Session
+	// Again is set when the stanza was taken by a session that ended before it was written: what is done once a stanza is not repeated.
+	Again bool
+}
+
+// PresenceChange is a broadcast presence of a local session: one without a to address, or the unavailable presence that the server
+// makes when a session that was available ends without sending one (RFC 6121 §4.5).
+type PresenceChange struct {
+	Session  Session
+	Old, New *Stanza // Old is nil on initial presence; New is nil when the session becomes unavailable
+	Stanza   *Stanza // what is broadcast: New, or the unavailable presence, stamped with the full JID
+}
+
+// IQHandler answers a request: an element (nil for an empty result) or an error. A stanza.Error or Error is given to the asker, ErrDrop
+// means that the handler sees to the answer itself, anything else is logged and answered internal-server-error. The stanza's From is
+// authenticated.
+type IQHandler func(ctx context.Context, s *Stanza) (*Element, error)
+
+// Address says to what a request is addressed and who may ask; the router answers service-unavailable to everybody else, the same
+// as for an account that does not exist or a payload that nobody handles.
+type Address uint8
+
+const (
+	// ToServer is a domain that this server serves; anybody may ask, the handler decides.
+	ToServer Address = iota
+	// ToSelf is the bare JID of the asker's own account (also: no to address, RFC 6120 §10.3.3).
+	ToSelf
+	// ToContact is the bare JID of an account, asked by its owner or by somebody who is subscribed to its presence.
+	ToContact
+	// ToAccount is the bare JID of an account that exists, asked by anybody.
+	ToAccount
+)
+
+// Server is what a module may ask of the server. All methods may be called from any goroutine; none may be called with a lock held.
+type Server interface {
+	// Route sends a stanza from a local address (or one that was checked) on its way: the only way to send.
+	Route(ctx context.Context, s *Stanza)
+	// Ask sends a request and waits for its answer, which is matched by sender, id and kind. It sets the id. Never call it on the
+	// goroutine that handles a stanza. The answer may be of type error; err is for none.
+	Ask(ctx context.Context, s *Stanza) (*Stanza, error)
+	// Serves reports whether domain is one of this server's.
+	Serves(domain string) bool
+	// Exists reports whether bare is an account here.
+	Exists(ctx context.Context, bare jid.JID) (bool, error)
+	// Sessions are the bound resources of a local account, in the order of binding.
+	Sessions(bare jid.JID) []Session
+	// EachSession calls f for every bound resource of every account until it returns false.
+	EachSession(f func(Session) bool)
+	// IsAdmin reports whether bare may administer domain.
+	IsAdmin(bare jid.JID, domain string) bool
+	// Now is the time of day.
+	Now() time.Time
+}
+
+// Status of an implementation, in the words of XEP-0453.
+type Status string
+
+// The values of Status.
+const (
+	Complete Status = "complete"
+	Partial  Status = "partial"
+)
+
+// Protocol is a specification that a module implements: one of XEP and RFC is set.
+type Protocol struct {
+	XEP     int
+	RFC     int
+	Version string // the XEP's version that was read
+	Status  Status
+	Note    string // what is partial, or where it is done
+}
+
+// Module is one protocol extension.
+type Module interface {
+	// Protocol lists what the module implements; docs/protocols.md is generated from it.
+	Protocol() []Protocol
+	// Register adds the module's handlers. It does no I/O.
+	Register(*Registry)
+}
+
+// IQKey names a handler in the IQ table.
+type IQKey struct {
+	To           Address
+	Type         stanza.IQType
+	Space, Local string
+}
+
+// Registry is where modules put their handlers; lists keep the order of the modules. The router reads its fields.
+type Registry struct {
+	// Server is the server that the modules run in. Its methods work once every module is registered.
+	Server Server
+
+	IQs        map[IQKey]IQHandler
+	Features   map[Address][]string
+	Identities map[Address][]Identity
+
+	OutgoingFilters    []func(context.Context, *Outgoing) error
+	IncomingFilters    []func(context.Context, *Delivery) error
+	UndeliveredFilters []func(context.Context, *Delivery) error
+	PresenceHooks      []func(context.Context, PresenceChange)
+	BoundHooks         []func(context.Context, Session)
+	EndedHooks         []func(context.Context, Session)
+	DeletedHooks       []func(context.Context, jid.JID)
+	StreamFeatures     []func(domain string) *Element
+}
+
+// Identity is a disco identity (XEP-0030 §3.1).
+type Identity struct{ Category, Type, Name string }
+
+// NewRegistry makes an empty registry for a server.
+func NewRegistry(s Server) *Registry {
+	return &Registry{Server: s, IQs: make(map[IQKey]IQHandler), Features: make(map[Address][]string), Identities: make(map[Address][]Identity)}
+}
+
+// IQ registers the handler of requests with that payload. Two handlers for one key are a mistake of the build and panic.
+func (r *Registry) IQ(to Address, typ stanza.IQType, space, local string, h IQHandler) {
+	k := IQKey{to, typ, space, local}
+	if r.IQs[k] != nil {
+		panic("xmpp: two handlers for " + space + " " + local)
+	}
+	r.IQs[k] = h
+}
+
+// Feature adds namespaces to the disco#info answer of the server (ToServer) or of an account (ToSelf: only its owner sees it;
+// ToContact: contacts too; ToAccount: everybody).
+func (r *Registry) Feature(to Address, ns ...string) { r.Features[to] = append(r.Features[to], ns...) }
+
+// Identity adds a disco identity to the server or to an account.
+func (r *Registry) Identity(to Address, id Identity) {
+	r.Identities[to] = append(r.Identities[to], id)
+}
+
+// Outgoing adds a filter for every stanza that a local session sends. An error ends the stanza: a stanza error is its answer.
+func (r *Registry) Outgoing(f func(context.Context, *Outgoing) error) {
+	r.OutgoingFilters = append(r.OutgoingFilters, f)
+}
+
+// Incoming adds a filter for every stanza to an existing local account, its full JIDs included, after the recipients were chosen; not
+// for requests that the server answers on the account's behalf, which the IQ table decides.
+func (r *Registry) Incoming(f func(context.Context, *Delivery) error) {
+	r.IncomingFilters = append(r.IncomingFilters, f)
+}
+
+// Undelivered adds a filter for messages to an existing local account that no session took. nil passes on to the next and in the end
+// to the sender's error (RFC 6121 §8.5.2.2.1); ErrDrop means that the message is taken care of.
+func (r *Registry) Undelivered(f func(context.Context, *Delivery) error) {
+	r.UndeliveredFilters = append(r.UndeliveredFilters, f)
+}
+
+// Presence adds a hook that runs after a session's broadcast presence has changed, on its reader; the session already shows the new
+// presence.
+func (r *Registry) Presence(f func(context.Context, PresenceChange)) {
+	r.PresenceHooks = append(r.PresenceHooks, f)
+}
+
+// Bound adds a hook that runs when a session is bound, before its first stanza.
+func (r *Registry) Bound(f func(context.Context, Session)) { r.BoundHooks = append(r.BoundHooks, f) }
+
+// Ended adds a hook that runs when a session has ended, after its unavailable presence; it is no longer in the table.
+func (r *Registry) Ended(f func(context.Context, Session)) { r.EndedHooks = append(r.EndedHooks, f) }
+
+// Deleted adds a hook that runs before an account's data are deleted, while its roster can still be read.
+func (r *Registry) Deleted(f func(context.Context, jid.JID)) {
+	r.DeletedHooks = append(r.DeletedHooks, f)
+}
+
+// StreamFeature adds an informational element to the stream features of a bound-to-be stream (after authentication); nil adds none.
+func (r *Registry) StreamFeature(f func(domain string) *Element) {
+	r.StreamFeatures = append(r.StreamFeatures, f)
+}
