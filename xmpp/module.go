@@ -180,8 +180,8 @@ func (r *Registry) Outgoing(f func(context.Context, *Outgoing) error) {
 	r.OutgoingFilters = append(r.OutgoingFilters, f)
 }
 
-// Incoming adds a filter for every stanza to an existing local account, its full JIDs included, after the recipients were chosen; not
-// for requests that the server answers on the account's behalf, which the IQ table decides.
+// Incoming adds a filter for every stanza to an existing local account, its full JIDs included, after the recipients were chosen. A request
+// to a bare JID passes it without Targets before the IQ table answers; not the account's own requests to itself.
 func (r *Registry) Incoming(f func(context.Context, *Delivery) error) {
 	r.IncomingFilters = append(r.IncomingFilters, f)
 }
