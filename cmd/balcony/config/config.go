@@ -32,6 +32,8 @@ type Config struct {
 	Limits Limits `toml:"limits"`
 	// The log, on standard error.
 	Log Log `toml:"log"`
+
+	lines map[string]int // where in the file a key or list element stands
 }
 
 // Domain is one served domain.

@@ -1,0 +1,297 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mellium.im/xmpp/jid"
+)
+
+// DefaultPath is the file that is read when none is named, if it is there.
+const DefaultPath = "balcony.toml"
+
+// Load reads and validates a configuration file. For an empty path it is DefaultPath if that exists, else the defaults. Unknown keys,
+// values of a wrong type and values that make no sense are all reported at once: the error joins an *Error for each, in the order of
+// their lines.
+func Load(path string) (*Config, error) {
+	name := path
+	if name == "" {
+		name = DefaultPath
+	}
+	text, err := os.ReadFile(name)
+	if path == "" && errors.Is(err, fs.ErrNotExist) {
+		c := Default()
+		return c, c.Validate()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return read(name, text)
+}
+
+func read(name string, text []byte) (*Config, error) {
+	values, lines, bad := parse(name, text)
+	if bad != nil {
+		return nil, bad
+	}
+	c := Default()
+	c.Path, c.lines = name, lines
+	d := decoder{c: c}
+	d.table("", reflect.ValueOf(c).Elem(), values)
+	c.resolvePaths()
+	if err := join(append(d.errs, c.problems()...)); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// resolvePaths makes relative paths relative to the folder of the file.
+func (c *Config) resolvePaths() {
+	resolve := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(filepath.Dir(c.Path), *p)
+		}
+	}
+	resolve(&c.Data)
+	for i := range c.Domains {
+		resolve(&c.Domains[i].Certificate)
+		resolve(&c.Domains[i].Key)
+	}
+	for i := range c.TLS.CA {
+		resolve(&c.TLS.CA[i])
+	}
+	if c.Storage.Driver == SQLite && c.Storage.DSN != ":memory:" && !strings.HasPrefix(c.Storage.DSN, "file:") {
+		resolve(&c.Storage.DSN)
+	}
+}
+
+// DSN is what to open the database with: Storage.DSN, or the file in the data folder.
+func (c *Config) DSN() string {
+	if c.Storage.Driver == SQLite && c.Storage.DSN == "" {
+		return filepath.Join(c.Data, "balcony.db")
+	}
+	return c.Storage.DSN
+}
+
+// IsSet reports whether the file sets the key, for example "listen.s2s".
+func (c *Config) IsSet(key string) bool { _, ok := c.lines[key]; return ok }
+
+// Errorf makes an Error about the value of a key such as "domain[0].certificate", with its place in the file.
+func (c *Config) Errorf(key, format string, args ...any) error { return c.errorf(key, format, args...) }
+
+func (c *Config) errorf(key, format string, args ...any) *Error {
+	e := &Error{File: c.Path, Key: key, Message: fmt.Sprintf(format, args...)}
+	// A key that is missing is reported where the table around it begins.
+	for ok := false; !ok && key != ""; key = parent(key) {
+		e.Line, ok = c.lines[key]
+	}
+	return e
+}
+
+// parent is the key around a key: "domain[0]" for "domain[0].name", "domain" for "domain[0]".
+func parent(key string) string { return key[:max(0, strings.LastIndexAny(key, ".["))] }
+
+// Validate reports every value that makes no sense. It opens no file and no connection.
+func (c *Config) Validate() error { return join(c.problems()) }
+
+func (c *Config) problems() []*Error {
+	v := validator{c: c}
+	if c.Data == "" {
+		v.fail("data", "data must name a folder")
+	}
+	v.domains()
+	v.listen()
+	v.oneOf("storage.driver", c.Storage.Driver, SQLite, Postgres)
+	if c.S2S.DNS != "" {
+		v.address("s2s.dns", c.S2S.DNS, 1)
+	}
+	v.oneOf("s2s.auth", c.S2S.Auth, AuthCertificate, AuthDialback)
+	v.components()
+	if c.Archive.Keep == Off {
+		v.fail("archive.keep", `archive.keep: write "0" to keep messages for ever`)
+	}
+	v.limits()
+	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf("log.format", c.Log.Format, "text", "json")
+	return v.errs
+}
+
+type validator struct {
+	c    *Config
+	errs []*Error
+}
+
+func (v *validator) fail(key, format string, args ...any) {
+	v.errs = append(v.errs, v.c.errorf(key, format, args...))
+}
+
+func (v *validator) oneOf(key, value string, allowed ...string) {
+	if slices.Contains(allowed, value) {
+		return
+	}
+	hint := ""
+	for _, a := range allowed {
+		if distance(value, a) <= 2 {
+			hint = fmt.Sprintf(": did you mean %q?", a)
+			break
+		}
+	}
+	v.fail(key, "%s must be one of %s, not %q%s", key, strings.Join(allowed, ", "), value, hint)
+}
+
+// domainpart puts a domain name into its canonical form (RFC 7622 §3.2); false if it is none.
+func (v *validator) domainpart(key string, name *string) bool {
+	j, err := jid.Parse(*name)
+	switch {
+	case *name == "":
+		v.fail(key, "%s is missing", key)
+	case err != nil || j.Localpart() != "" || j.Resourcepart() != "":
+		v.fail(key, "%s: %q is not a domain name", key, *name)
+	default:
+		*name = j.Domainpart()
+		return true
+	}
+	return false
+}
+
+func (v *validator) domains() {
+	c := v.c
+	if len(c.Domains) == 0 {
+		v.fail("domain", "there must be a [[domain]]")
+	}
+	served := make(map[string]bool)
+	for i := range c.Domains {
+		d, path := &c.Domains[i], fmt.Sprintf("domain[%d]", i)
+		named := v.domainpart(path+".name", &d.Name)
+		if served[d.Name] && d.Name != "" {
+			v.fail(path+".name", "%s.name: %q is there twice", path, d.Name)
+		}
+		served[d.Name] = true
+		switch {
+		case d.Certificate == "" && d.Key != "":
+			v.fail(path+".key", "%s has a key but no certificate", path)
+		case d.Certificate != "" && d.Key == "":
+			v.fail(path+".certificate", "%s has a certificate but no key", path)
+		case d.Certificate == "" && named && !SelfSigned(d.Name):
+			v.fail(path+".certificate", "%s: %q needs a certificate: set certificate and key to PEM files (a self-signed one is made only for "+
+				"localhost, *.localhost and *.test)", path, d.Name)
+		}
+		v.oneOf(path+".registration", d.Registration, Closed, Invite, Open)
+		v.contact(path+".contact", d.Contact)
+	}
+	for i := range c.Domains {
+		for k, admin := range c.Domains[i].Admins {
+			key := fmt.Sprintf("domain[%d].admins[%d]", i, k)
+			j, err := jid.Parse(admin)
+			switch {
+			case err != nil || j.Localpart() == "" || j.Resourcepart() != "":
+				v.fail(key, "%s: %q is not a bare JID such as \"admin@example.org\"", key, admin)
+			case !served[j.Domainpart()]:
+				v.fail(key, "%s: %q is not an account of a domain of this server", key, admin)
+			default:
+				c.Domains[i].Admins[k] = j.String()
+			}
+		}
+	}
+}
+
+// SelfSigned reports whether a domain without a configured certificate gets a self-signed one: names that mean this machine or nothing
+// (RFC 6761 §6.2, §6.3).
+func SelfSigned(domain string) bool {
+	return domain == "localhost" || strings.HasSuffix(domain, ".localhost") || strings.HasSuffix(domain, ".test")
+}
+
+func (v *validator) contact(path string, contact Contact) {
+	t := reflect.ValueOf(contact)
+	for key, i := range fieldsOf(t.Type()) {
+		for k, uri := range t.Field(i).Interface().([]string) {
+			// XEP-0157 §3: the values are URIs.
+			if u, err := url.Parse(uri); err != nil || u.Scheme == "" {
+				key := fmt.Sprintf("%s.%s[%d]", path, key, k)
+				v.fail(key, "%s: %q is not a URI such as \"mailto:abuse@example.org\"", key, uri)
+			}
+		}
+	}
+}
+
+func (v *validator) listen() {
+	taken := make(map[string]string)
+	t := reflect.ValueOf(v.c.Listen)
+	for i := range t.NumField() {
+		name := t.Type().Field(i).Tag.Get("toml")
+		for k, address := range t.Field(i).Interface().([]string) {
+			key := fmt.Sprintf("listen.%s[%d]", name, k)
+			if !v.address(key, address, 0) || strings.HasSuffix(address, ":0") {
+				continue
+			}
+			if other, ok := taken[address]; ok {
+				v.fail(key, "%s: %s is already used by %s", key, address, other)
+			}
+			taken[address] = key
+		}
+	}
+}
+
+// address checks a host:port with a port from least to 65535.
+func (v *validator) address(key, address string, least int) bool {
+	_, port, err := net.SplitHostPort(address)
+	n, perr := strconv.Atoi(port)
+	if err != nil || perr != nil || n < least || n > 65535 {
+		v.fail(key, "%s: %q is not an address such as \"127.0.0.1:5222\"", key, address)
+		return false
+	}
+	return true
+}
+
+func (v *validator) components() {
+	taken := make(map[string]string)
+	for _, d := range v.c.Domains {
+		taken[d.Name] = "a domain of this server"
+	}
+	for i := range v.c.Components {
+		p, path := &v.c.Components[i], fmt.Sprintf("component[%d]", i)
+		v.domainpart(path+".name", &p.Name)
+		if other, ok := taken[p.Name]; ok && p.Name != "" {
+			v.fail(path+".name", "%s.name: %q is already %s", path, p.Name, other)
+		}
+		taken[p.Name] = "another component"
+		switch {
+		case p.Secret == "":
+			v.fail(path+".secret", "%s.secret is missing", path)
+		case slices.Contains([]string{"…", "...", "secret", "password", "changeme", Masked}, strings.ToLower(p.Secret)):
+			v.fail(path+".secret", "%s.secret is an example: make one of your own", path)
+		}
+	}
+}
+
+// least holds the limits that may not be as small as one.
+var least = map[string]int64{
+	"limits.stanza":       10000, // RFC 6120 §13.12: not smaller than 10000 bytes
+	"limits.login_stanza": 4096,  // chosen: a SCRAM message with channel binding in base64 fits with room to spare
+	"limits.depth":        10,    // chosen: a forwarded message in a carbon with a form is eight deep
+	"limits.attributes":   10,    // chosen: namespace declarations count too
+}
+
+func (v *validator) limits() {
+	t := reflect.ValueOf(v.c.Limits)
+	for i := range t.NumField() {
+		key := "limits." + t.Type().Field(i).Tag.Get("toml")
+		n := t.Field(i).Int()
+		switch lowest := max(1, least[key]); {
+		case n == Off || n >= lowest:
+		case n <= 0:
+			v.fail(key, "%s must be more than 0; \"off\" means no limit", key)
+		default:
+			v.fail(key, "%s must be at least %d", key, lowest)
+		}
+	}
+}
