@@ -1,0 +1,363 @@
+package web
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// running is a server on two loopback ports.
+type running struct {
+	*Server
+	http, https string // base URLs
+	client      *http.Client
+	log         *buffer
+}
+
+type buffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func start(t *testing.T, cfg Config, health func(context.Context) error, handlers map[string]http.Handler) *running {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	answers := prometheus.NewCounter(prometheus.CounterOpts{Name: "balcony_answers_total", Help: "Answers."})
+	answers.Add(42)
+	reg.MustRegister(answers)
+	r := &running{log: new(buffer)}
+	r.Server = New(cfg, slog.New(slog.NewTextHandler(r.log, nil)), reg, health)
+	for pattern, h := range handlers {
+		r.Handle(pattern, h)
+	}
+	config := serverTLS(t)
+	var serving sync.WaitGroup
+	listen := func(serve func(net.Listener) error) string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		serving.Go(func() {
+			if err := serve(l); err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+		})
+		return l.Addr().String()
+	}
+	r.http = "http://" + listen(r.Serve)
+	r.https = "https://" + listen(func(l net.Listener) error { return r.ServeTLS(l, func() *tls.Config { return config }) })
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+	r.client = &http.Client{Transport: transport}
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		if err := r.Shutdown(t.Context()); err != nil && t.Context().Err() == nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		serving.Wait()
+	})
+	return r
+}
+
+func serverTLS(t *testing.T) *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: ALPN, MinVersion: tls.VersionTLS12}
+}
+
+func (r *running) get(t *testing.T, url string) (*http.Response, string) {
+	t.Helper()
+	resp, err := r.client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+func healthy(context.Context) error { return nil }
+
+func TestRoutes(t *testing.T) {
+	r := start(t, DefaultConfig(), healthy, map[string]http.Handler{"GET /hello": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hi") })})
+	for _, tt := range []struct {
+		url    string
+		status int
+		body   string
+	}{
+		{r.http + "/healthz", 200, "ok\n"},
+		{r.https + "/healthz", 200, "ok\n"},
+		{r.http + "/metrics", 200, "balcony_answers_total 42"},
+		{r.https + "/metrics", 404, ""}, // figures about the server are for its operator
+		{r.http + "/hello", 200, "hi"},
+		{r.https + "/hello", 200, "hi"},
+		{r.http + "/", 404, ""},
+		{r.http + "/../etc/passwd", 404, ""},
+	} {
+		resp, body := r.get(t, tt.url)
+		if resp.StatusCode != tt.status || !strings.Contains(body, tt.body) {
+			t.Errorf("%s: %d %q, want %d %q", tt.url, resp.StatusCode, body, tt.status, tt.body)
+		}
+		for header, want := range map[string]string{
+			"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+			"Referrer-Policy": "no-referrer", "Cache-Control": "no-store", "Access-Control-Allow-Origin": "",
+		} {
+			if got := resp.Header.Get(header); got != want {
+				t.Errorf("%s: %s: %q, want %q", tt.url, header, got, want)
+			}
+		}
+		if want := map[bool]int{true: 2, false: 1}[strings.HasPrefix(tt.url, "https")]; resp.ProtoMajor != want {
+			t.Errorf("%s: HTTP/%d, want HTTP/%d", tt.url, resp.ProtoMajor, want)
+		}
+	}
+	resp, err := r.client.Post(r.http+"/healthz", "text/plain", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = resp.Body.Close(); resp.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("POST /healthz: %d", resp.StatusCode)
+	}
+}
+
+func TestHealthSaysUnavailableWithoutWhy(t *testing.T) {
+	r := start(t, DefaultConfig(), func(context.Context) error { return errors.New("secret reason") }, nil)
+	for range 2 {
+		resp, body := r.get(t, r.http+"/healthz")
+		if resp.StatusCode != http.StatusServiceUnavailable || strings.Contains(body, "secret") {
+			t.Errorf("%d %q", resp.StatusCode, body)
+		}
+	}
+	if n := strings.Count(r.log.String(), "secret reason"); n != 1 {
+		t.Errorf("the reason is in the log %d times, want once", n)
+	}
+}
+
+func TestHealthChecksAreSharedAndBounded(t *testing.T) {
+	var calls atomic.Int32
+	started, release := make(chan struct{}), make(chan struct{})
+	c := &checker{log: slog.New(slog.DiscardHandler), check: func(ctx context.Context) error {
+		if _, ok := ctx.Deadline(); !ok {
+			t.Error("the check has no deadline")
+		}
+		if calls.Add(1) == 1 {
+			close(started)
+		}
+		<-release
+		return nil
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	// The first asker goes away: those that wait for its check must not notice.
+	wait.Go(func() { _ = c.result(ctx) })
+	<-started
+	cancel()
+	for range 20 {
+		wait.Go(func() {
+			if err := c.result(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.result(gone); !errors.Is(err, context.Canceled) {
+		t.Errorf("an asker that is gone waits: %v", err)
+	}
+	close(release)
+	wait.Wait()
+	if n := calls.Load(); n != 1 {
+		t.Errorf("%d checks for askers at the same time, want 1", n)
+	}
+}
+
+func TestPanicEndsOneRequestOnly(t *testing.T) {
+	r := start(t, DefaultConfig(), healthy, map[string]http.Handler{"/panic": http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oops") })})
+	for _, base := range []string{r.http, r.https} {
+		if resp, body := r.get(t, base+"/panic"); resp.StatusCode != 500 || strings.Contains(body, "oops") {
+			t.Errorf("%d %q", resp.StatusCode, body)
+		}
+	}
+	if !strings.Contains(r.log.String(), "oops") {
+		t.Error("the panic is not in the log")
+	}
+	if resp, _ := r.get(t, r.http+"/healthz"); resp.StatusCode != 200 {
+		t.Errorf("healthz: %d", resp.StatusCode)
+	}
+}
+
+func TestHealthCheckThatPanicsIsUnavailable(t *testing.T) {
+	r := start(t, DefaultConfig(), func(context.Context) error { panic("oops") }, nil)
+	for _, want := range []int{500, 503} { // the second is told what the first found
+		if resp, _ := r.get(t, r.http+"/healthz"); resp.StatusCode != want {
+			t.Errorf("%d, want %d", resp.StatusCode, want)
+		}
+	}
+}
+
+// dial sends bytes and returns what comes back until the server closes.
+func dial(t *testing.T, base, send string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := io.WriteString(c, send); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(c)
+	if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
+		t.Errorf("still open after 10 s")
+	}
+	return string(answer)
+}
+
+func TestLimits(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.HeaderTimeout, cfg.IdleTimeout = 200*time.Millisecond, 200*time.Millisecond
+	cfg.HeaderBytes = 4096
+	r := start(t, cfg, healthy, nil)
+	const request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+	for _, tt := range []struct{ name, send, want string }{
+		{"nothing is sent", "", ""},
+		{"the header does not end", request, ""},
+		{"no further request", request + "\r\n", "HTTP/1.1 200 OK"},
+		{"the header is too large", request + "X: " + strings.Repeat("x", 4096+4096) + "\r\n\r\n", "HTTP/1.1 431 "}, // net/http adds 4096 of its own
+		{"two lengths", "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "HTTP/1.1 400 "},
+		{"no host", "GET /healthz HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "},
+	} {
+		if got := dial(t, r.http, tt.send); !strings.HasPrefix(got, tt.want) || tt.want == "" && got != "" {
+			t.Errorf("%s: answer %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestConnectionsPerAddress(t *testing.T) {
+	a := newAddressLimit(2)
+	one, other, loopback := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.1")
+	for i, tt := range []struct {
+		addr netip.Addr
+		want bool
+	}{{one, true}, {one, true}, {one, false}, {other, true}, {loopback, true}, {loopback, true}, {loopback, true}} {
+		if got := a.take(tt.addr); got != tt.want {
+			t.Errorf("%d: %s taken: %t, want %t", i, tt.addr, got, tt.want)
+		}
+	}
+	a.give(one)
+	if !a.take(one) {
+		t.Error("a closed connection still counts")
+	}
+	for _, addr := range []netip.Addr{one, one, other, loopback, loopback, loopback} {
+		a.give(addr)
+	}
+	if len(a.open) != 0 {
+		t.Errorf("addresses without connections are kept: %v", a.open)
+	}
+}
+
+// from is a listener whose connections come from an address.
+type from struct {
+	net.Listener
+	addr net.Addr
+}
+
+func (f from) Accept() (net.Conn, error) {
+	c, err := f.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return fromConn{c, f.addr}, nil
+}
+
+type fromConn struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (c fromConn) RemoteAddr() net.Addr { return c.addr }
+
+func TestListenerRefusesOneTooMany(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = inner.Close() }()
+	l := newAddressLimit(1).listener(from{inner, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}})
+	connect := func() net.Conn {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	a := connect()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := connect()
+	second := make(chan net.Conn)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		second <- c
+	}()
+	if n, err := b.Read(make([]byte, 1)); err == nil {
+		t.Errorf("the second connection was served: %d", n)
+	}
+	for range 2 { // closing twice counts once
+		_ = accepted.Close()
+	}
+	c := connect()
+	for _, conn := range []net.Conn{<-second, a, b, c} {
+		_ = conn.Close()
+	}
+}
