@@ -4,9 +4,17 @@ package storage
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"sync/atomic"
 	"time"
+
+	"balcony/xmpp/auth"
+
+	"mellium.im/xmpp/jid"
 )
 
 // Errors that every method of DB may return, wrapped with what was being done.
@@ -59,25 +67,107 @@ func DefaultLimits() Limits {
 	}
 }
 
-// DB is the database. All methods may be called from any goroutine, none with a lock held.
-type DB struct{}
+// DB is the database. All methods may be called from any goroutine, none with a lock held. A call that the database does not answer
+// ends within some seconds with ErrUnavailable. Methods that change an account's data return auth.ErrNoAccount when there is no such
+// account; those that read them return what an account without data has.
+type DB struct {
+	e        *engine
+	limits   Limits
+	reader   prepared
+	writer   *writer
+	closed   atomic.Bool
+	observer atomic.Pointer[func(string, time.Duration, error)]
+}
 
 // Open opens the database, creates what is missing (the data folder with mode 0700, the file with mode 0600) and brings the schema up
 // to date. A schema newer than this program is refused.
 func Open(ctx context.Context, cfg Config, dataDir string, limits Limits, log *slog.Logger) (*DB, error) {
-	return nil, errors.ErrUnsupported
+	return open(ctx, cfg, dataDir, limits, log, postgresAnswer)
+}
+
+func open(ctx context.Context, cfg Config, dataDir string, limits Limits, log *slog.Logger, timeout time.Duration) (*DB, error) {
+	var e *engine
+	var err error
+	switch cfg.Driver {
+	case "sqlite":
+		if cfg.DSN != ":memory:" {
+			if err := os.MkdirAll(dataDir, 0o700); err != nil {
+				return nil, fmt.Errorf("create data folder: %w", err)
+			}
+		}
+		e, err = openSQLite(cfg.DSN, dataDir)
+	case "postgres":
+		e, err = openPostgres(cfg.DSN, timeout)
+	default:
+		return nil, fmt.Errorf("storage driver %q: must be sqlite or postgres", cfg.Driver)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if cfg.Driver == "postgres" {
+		var warning string
+		if warning, err = checkPostgres(ctx, e); warning != "" {
+			log.Warn("postgresql is not durable", "reason", warning)
+		}
+	}
+	if err == nil {
+		err = migrate(ctx, e, time.Now())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open database: %w", e.wrap(err)), e.close())
+	}
+	db := &DB{e: e, limits: limits, reader: prepared{pool: e.reads}}
+	db.writer = newWriter(e, log, db.observe, timeout)
+	return db, nil
 }
 
 // Close writes what is waiting, or fails it where it cannot be written, and closes the database. Every commit has ended when it
-// returns.
-func (db *DB) Close() error { return errors.ErrUnsupported }
+// returns. Only the first call does anything.
+func (db *DB) Close() error {
+	if db.closed.Swap(true) {
+		return nil
+	}
+	db.writer.close()
+	return db.e.close()
+}
 
 // Ping reports whether the database can be read and written now.
-func (db *DB) Ping(ctx context.Context) error { return errors.ErrUnsupported }
+func (db *DB) Ping(ctx context.Context) error {
+	err := db.write(ctx, func(q queries) error {
+		var one int
+		_, err := q.row("SELECT 1", nil, &one)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write to database: %w", err)
+	}
+	err = db.read(ctx, "Ping", func(q queries) error {
+		var n int
+		_, err := q.row("SELECT count(*) FROM migration", nil, &n)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read from database: %w", err)
+	}
+	return nil
+}
 
 // Observe makes f see every read (op is the method's name) and every transaction of the writer (op is "commit") with how long it took
-// and the database's error. f runs on the goroutine of the read or of the writer, so it must not block. One observer at a time; nil removes it.
-func (db *DB) Observe(f func(op string, d time.Duration, err error)) {}
+// and the database's error. f runs on the goroutine of the read or of the writer, so it must not block. One observer at a time; nil
+// removes it.
+func (db *DB) Observe(f func(op string, d time.Duration, err error)) {
+	if f == nil {
+		db.observer.Store(nil)
+		return
+	}
+	db.observer.Store(&f)
+}
+
+func (db *DB) observe(op string, start time.Time, err error) {
+	if f := db.observer.Load(); f != nil {
+		(*f)(op, time.Since(start), err)
+	}
+}
 
 // Stats are figures for monitoring.
 type Stats struct {
@@ -86,10 +176,62 @@ type Stats struct {
 }
 
 // Stats returns the present figures.
-func (db *DB) Stats() Stats { return Stats{} }
+func (db *DB) Stats() Stats { return db.writer.stats() }
 
 // Secret returns the random secret of that name, which is made with size bytes when it is asked for the first time and kept. All
 // processes on one database get the same.
 func (db *DB) Secret(ctx context.Context, name string, size int) ([]byte, error) {
-	return nil, errors.ErrUnsupported
+	fresh := make([]byte, size)
+	rand.Read(fresh) // never fails
+	var value []byte
+	err := db.write(ctx, func(q queries) error {
+		if _, err := q.exec("INSERT INTO secret (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING", name, fresh); err != nil {
+			return err
+		}
+		_, err := q.row("SELECT value FROM secret WHERE name = $1", []any{name}, &value)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("secret %s: %w", name, err)
+	}
+	if len(value) != size {
+		return nil, fmt.Errorf("secret %s: has %d bytes, not %d", name, len(value), size)
+	}
+	return value, nil
+}
+
+// read runs f on a connection of the readers. One statement sees one state of the database; f should not use two.
+func (db *DB) read(ctx context.Context, op string, f func(queries) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if db.closed.Load() {
+		return ErrClosed
+	}
+	start := time.Now()
+	var err error
+	if db.e.reads == nil {
+		err = db.writer.do(ctx, 0, f)
+	} else {
+		short, cancel := db.e.deadline(ctx)
+		err = db.e.wrap(f(queries{short, db.reader.prepare}))
+		cancel()
+	}
+	db.observe(op, start, err)
+	return err
+}
+
+// write runs f in a transaction of the writer and returns when it is synced. f may run twice, when another write of the same
+// transaction has failed.
+func (db *DB) write(ctx context.Context, f func(queries) error) error {
+	return db.writer.do(ctx, 0, f)
+}
+
+// accountID locks the account for the rest of the transaction.
+func (db *DB) accountID(q queries, account jid.JID) (id int64, err error) {
+	found, err := q.row(db.e.lockAccount, []any{account.Domainpart(), account.Localpart()}, &id)
+	if err == nil && !found {
+		err = refuse(auth.ErrNoAccount)
+	}
+	return id, err
 }

@@ -1,0 +1,120 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// engine is what differs between the databases. sqlite.go and postgres.go make one; nothing else asks which it is.
+type engine struct {
+	name string
+
+	// writes has one connection, the writer's. reads has a few; nil when only the writer's connection sees the data.
+	writes, reads *sql.DB
+
+	// migrationLock is run first in the transaction of a migration: two processes may start at the same time.
+	migrationLock string
+	// lockAccount finds the id of an account ($1 domain, $2 localpart) and keeps other processes from changing the account's rows until the
+	// transaction ends.
+	lockAccount string
+	// words replaces {{id}}, {{key}}, {{text}}, {{bytes}}, {{random}} and {{clustered}} in migrations.
+	words *strings.Replacer
+	// deadline gives a call its longest time, where the driver needs a context for that.
+	deadline func(context.Context) (context.Context, context.CancelFunc)
+	// unavailable says whether err means that the database cannot work now, rather than that the statement is wrong.
+	unavailable func(err error) bool
+	// keepConnection: the data live in the writer's connection, so it is not given up after a failed commit.
+	keepConnection bool
+}
+
+func (e *engine) close() error {
+	var err error
+	if e.reads != nil {
+		err = e.reads.Close()
+	}
+	return errors.Join(err, e.writes.Close())
+}
+
+// wrap marks errors that mean that the database cannot work now.
+func (e *engine) wrap(err error) error {
+	if err != nil && !errors.Is(err, ErrUnavailable) && e.unavailable(err) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+// queries runs statements: those of one read, or those of one write inside the writer's transaction. Every text is a constant of
+// this package; values go in as parameters only.
+type queries struct {
+	ctx     context.Context
+	prepare func(ctx context.Context, text string) (*sql.Stmt, error)
+}
+
+// exec runs a statement and returns how many rows it changed.
+func (q queries) exec(text string, args ...any) (int64, error) {
+	st, err := q.prepare(q.ctx, text)
+	if err != nil {
+		return 0, err
+	}
+	res, err := st.ExecContext(q.ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// row reads the one row that text gives; found is false when there is none.
+func (q queries) row(text string, args []any, dest ...any) (found bool, err error) {
+	st, err := q.prepare(q.ctx, text)
+	if err != nil {
+		return false, err
+	}
+	err = st.QueryRowContext(q.ctx, args...).Scan(dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// rows calls each for every row that text gives; it scans with what it is given.
+func (q queries) rows(text string, args []any, each func(scan func(dest ...any) error) error) error {
+	st, err := q.prepare(q.ctx, text)
+	if err != nil {
+		return err
+	}
+	rows, err := st.QueryContext(q.ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return errors.Join(rows.Err(), rows.Close())
+}
+
+// prepared keeps the prepared statements of a pool, one a text.
+type prepared struct {
+	pool *sql.DB
+	m    sync.Map // string -> *sql.Stmt
+}
+
+func (p *prepared) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
+	if st, ok := p.m.Load(text); ok {
+		return st.(*sql.Stmt), nil
+	}
+	st, err := p.pool.PrepareContext(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	if other, loaded := p.m.LoadOrStore(text, st); loaded {
+		return other.(*sql.Stmt), st.Close()
+	}
+	return st, nil
+}

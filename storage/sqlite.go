@@ -1,0 +1,97 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+const (
+	sqliteBusy    = "5000"  // ms; chosen: another process (balcony user add) holds the write lock for some milliseconds
+	sqliteCache   = "-8000" // KiB of pages that the writer keeps; chosen: the inner pages of all indexes of some million rows
+	sqliteReaders = 4       // chosen: reads are short and in the page cache; more only help with more processors
+)
+
+// openSQLite opens the database in the file at path, or in memory for ":memory:".
+func openSQLite(path, dataDir string) (*engine, error) {
+	e := &engine{
+		name:        "sqlite",
+		lockAccount: "SELECT id FROM account WHERE domain = $1 AND localpart = $2", // the transaction is the only one that writes
+		words: strings.NewReplacer(
+			"{{id}}", "INTEGER PRIMARY KEY AUTOINCREMENT",
+			"{{key}}", "INTEGER PRIMARY KEY",
+			"{{text}}", "TEXT",
+			"{{bytes}}", "BLOB",
+			"{{random}}", "abs(random() % 4503599627370496)", // 2^52, see firstVersion
+			"{{clustered}}", "WITHOUT ROWID"),
+		// A context that can end costs the driver a goroutine for every statement. There is no server to wait for: statements take
+		// microseconds, and busy_timeout bounds the wait for a lock.
+		deadline: func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithoutCancel(ctx), func() {}
+		},
+		unavailable: sqliteUnavailable,
+	}
+	if path == ":memory:" {
+		e.keepConnection = true
+		e.writes = openPool(":memory:?_txlock=immediate&_foreign_keys=1", 1)
+		return e, nil
+	}
+	if strings.HasPrefix(path, "file:") || strings.Contains(path, "?") {
+		return nil, fmt.Errorf("sqlite: dsn %q: must be the path of a file", path)
+	}
+	if path == "" {
+		path = filepath.Join(dataDir, "balcony.db")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	// SQLite gives the -wal and -shm files the mode of the database file.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	// A commit needs the data and the size of the log on disk, not its time stamps. Without the call (other systems) it is fsync.
+	if _, err := sqlite.Fdatasync(true); err != nil && !errors.Is(err, sqlite.ErrFdatasyncUnavailable) {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	dsn := (&url.URL{Scheme: "file", Path: path}).String() + "?_busy_timeout=" + sqliteBusy + "&_foreign_keys=1"
+	// synchronous=FULL syncs the log at every commit; NORMAL would lose acknowledged stanzas with the power.
+	e.writes = openPool(dsn+"&_txlock=immediate&_journal_mode=WAL&_synchronous=FULL&_pragma=cache_size("+sqliteCache+")", 1)
+	e.reads = openPool(dsn+"&_query_only=1", sqliteReaders)
+	return e, nil
+}
+
+func openPool(dsn string, connections int) *sql.DB {
+	pool, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		panic("storage: " + err.Error()) // the driver is linked in, and it opens nothing yet
+	}
+	pool.SetMaxOpenConns(connections)
+	pool.SetMaxIdleConns(connections)
+	return pool
+}
+
+func sqliteUnavailable(err error) bool {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+		sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB:
+		return true
+	}
+	return false
+}

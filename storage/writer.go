@@ -1,0 +1,411 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"balcony/xmpp"
+)
+
+const (
+	queueBlocks = 8 << 20  // chosen: with this many bytes waiting, a call that can wait does; about 10,000 messages, half a second's work
+	queueFull   = 32 << 20 // chosen: with this many, AppendOffline is refused: the disk has stood still for seconds
+	queueWait   = 5 * time.Second
+	gatherTime  = 2 * time.Millisecond // chosen: about ten times a sync; at 2,000 messages a second it makes one transaction of four
+	maxBatch    = 256                  // chosen: writes in a transaction; about 10 ms, so that nobody waits long for the one before
+	maxBatchLen = 4 << 20              // chosen: their size, for the same reason
+	writeCost   = 256                  // about what a waiting write takes beside its data
+)
+
+// write is one change that waits for its transaction. Its commit ends when the transaction is synced or has failed.
+type write struct {
+	xmpp.Commit
+	run   func(queries) error
+	size  int
+	waits bool         // somebody does nothing else until it ends
+	state atomic.Int32 // waiting until the writer takes it or its caller gives up
+	err   error        // owned by work: what run refused
+}
+
+const (
+	waiting int32 = iota
+	taken
+	withdrawn
+)
+
+// refusal is an error of a write that has changed nothing: the transaction of the others goes on.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+// refuse marks the answer of a write that has changed nothing, such as ErrFull. Any other error undoes the whole transaction.
+func refuse(err error) error { return refusal{err} }
+
+// writer is the one goroutine that changes the database. It gathers what is waiting into one transaction, so that one sync of the
+// disk serves all (group commit). A write that fails must not fail its neighbours: the transaction is undone and each write gets one of
+// its own. That costs nothing as long as nothing fails, unlike a savepoint for each.
+type writer struct {
+	// Static after construction.
+	e       *engine
+	log     *slog.Logger
+	observe func(op string, start time.Time, err error)
+	timeout time.Duration // to get a connection
+	wake    chan struct{} // one slot: something is waiting, or the end
+	done    chan struct{} // closed when work has returned
+
+	// Guarded by mu, which is never held over a call.
+	mu     sync.Mutex
+	queue  []*write
+	bytes  int
+	hurry  bool          // the queue holds a write that waits, or enough for a transaction
+	busy   bool          // work is at what it took
+	closed bool          // nothing more is accepted
+	space  chan struct{} // closed when the queue has become shorter; nil while nobody waits
+
+	// Owned by work.
+	last  time.Time // end of the last transaction
+	conn  *sql.Conn // nil after a failure
+	stmts map[string]*sql.Stmt
+	// What report has logged.
+	down     bool
+	reported time.Time
+}
+
+func newWriter(e *engine, log *slog.Logger, observe func(string, time.Time, error), timeout time.Duration) *writer {
+	w := &writer{e: e, log: log, observe: observe, timeout: timeout, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go w.work()
+	return w
+}
+
+// enqueue adds a write without blocking; it reports why not when the queue holds more than bound bytes or is closed.
+func (w *writer) enqueue(op *write, bound int) error {
+	w.mu.Lock()
+	switch {
+	case w.closed:
+		w.mu.Unlock()
+		return ErrClosed
+	case len(w.queue) > 0 && w.bytes+op.size > bound:
+		w.mu.Unlock()
+		return ErrOverloaded
+	}
+	w.queue = append(w.queue, op)
+	w.bytes += op.size
+	hurry := op.waits || len(w.queue) >= maxBatch || w.bytes >= maxBatchLen
+	signal := len(w.queue) == 1 || hurry && !w.hurry
+	w.hurry = w.hurry || hurry
+	w.mu.Unlock()
+	if signal {
+		w.signal()
+	}
+	return nil
+}
+
+// signal wakes work.
+func (w *writer) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// do runs a write and waits for its commit. A write that the writer has not begun when ctx ends is withdrawn; one that it has begun is
+// waited for, which the database's own time limits bound, so that the result is known and run never outlives the call.
+func (w *writer) do(ctx context.Context, size int, run func(queries) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	op := &write{run: run, size: size + writeCost, waits: true}
+	err := w.enqueue(op, queueBlocks)
+	if errors.Is(err, ErrOverloaded) {
+		err = w.enqueueWhenSpace(ctx, op)
+	}
+	if err != nil {
+		return err
+	}
+	err = op.Wait(ctx)
+	if ctx.Err() == nil || op.state.CompareAndSwap(waiting, withdrawn) {
+		return err
+	}
+	return op.Wait(context.WithoutCancel(ctx))
+}
+
+// enqueueWhenSpace waits until the queue has room, at most queueWait.
+func (w *writer) enqueueWhenSpace(ctx context.Context, op *write) error {
+	limit := time.NewTimer(queueWait)
+	defer limit.Stop()
+	for {
+		w.mu.Lock()
+		if w.space == nil {
+			w.space = make(chan struct{})
+		}
+		space := w.space
+		w.mu.Unlock()
+		if err := w.enqueue(op, queueBlocks); !errors.Is(err, ErrOverloaded) {
+			return err
+		}
+		select {
+		case <-space:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit.C:
+			return ErrOverloaded
+		}
+	}
+}
+
+// settle returns when every write that was accepted before has ended.
+func (w *writer) settle(ctx context.Context) error {
+	w.mu.Lock()
+	idle := len(w.queue) == 0 && !w.busy
+	w.mu.Unlock()
+	if idle {
+		return nil
+	}
+	return w.do(ctx, 0, func(queries) error { return nil })
+}
+
+// close accepts nothing more and returns when what was accepted has ended.
+func (w *writer) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.signal()
+	<-w.done
+}
+
+func (w *writer) stats() Stats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return Stats{QueuedWrites: len(w.queue), QueuedBytes: w.bytes}
+}
+
+// work is the writer's goroutine, until close.
+func (w *writer) work() {
+	defer close(w.done)
+	defer w.release(false)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		w.gather(timer)
+		batch, end := w.take(maxBatch, maxBatchLen)
+		if len(batch) > 0 {
+			w.commit(batch)
+			w.last = time.Now()
+			continue
+		}
+		if end {
+			return
+		}
+		<-w.wake
+	}
+}
+
+// gather gives writes for which nobody stands still the time to share a transaction with those that come after them: a sync of its own
+// costs a write five times the CPU.
+func (w *writer) gather(timer *time.Timer) {
+	rest := gatherTime - time.Since(w.last)
+	if rest <= 0 {
+		return
+	}
+	timer.Reset(rest)
+	for {
+		w.mu.Lock()
+		patient := len(w.queue) > 0 && !w.hurry && !w.closed
+		w.mu.Unlock()
+		if !patient {
+			return
+		}
+		select {
+		case <-timer.C:
+			return
+		case <-w.wake:
+		}
+	}
+}
+
+// take removes up to n writes of up to size bytes (at least one) from the queue, without those that were withdrawn. end is true when
+// the queue is empty and will stay so.
+func (w *writer) take(n, size int) (batch []*write, end bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := 0
+	for ; at < len(w.queue) && len(batch) < n; at++ {
+		op := w.queue[at]
+		if len(batch) > 0 && size < op.size {
+			break
+		}
+		w.bytes -= op.size
+		if op.state.CompareAndSwap(waiting, taken) {
+			batch = append(batch, op)
+			size -= op.size
+		}
+	}
+	rest := copy(w.queue, w.queue[at:])
+	clear(w.queue[rest:])
+	w.queue = w.queue[:rest]
+	if rest == 0 && cap(w.queue) > 4*maxBatch {
+		w.queue = nil // a flood's list is not kept
+	}
+	if w.space != nil && at > 0 {
+		close(w.space)
+		w.space = nil
+	}
+	w.hurry = w.hurry && rest > 0
+	w.busy = len(batch) > 0
+	return batch, w.closed && rest == 0 && len(batch) == 0
+}
+
+// commit brings a batch to its end, in one transaction or, when that failed before its commit, in one for each write.
+func (w *writer) commit(batch []*write) {
+	err, undone := w.transact(batch)
+	if undone && len(batch) > 1 && !errors.Is(err, errNoConnection) {
+		for ; len(batch) > 0 && !errors.Is(err, errNoConnection); batch = batch[1:] {
+			err, _ = w.transact(batch[:1])
+			w.end(batch[:1], err)
+		}
+	}
+	w.end(batch, err)
+	if errors.Is(err, errNoConnection) {
+		// What waited behind would meet the same; it must not wait for one time-out after the other.
+		behind, _ := w.take(math.MaxInt, math.MaxInt)
+		w.end(behind, err)
+	}
+}
+
+// end gives the writes of one transaction their result.
+func (w *writer) end(batch []*write, err error) {
+	if len(batch) > 0 {
+		w.report(err)
+	}
+	for _, op := range batch {
+		if err != nil {
+			op.Complete(err)
+			continue
+		}
+		op.Complete(op.err)
+	}
+}
+
+// report logs that the database cannot be written, at most every ten seconds, and that it can again.
+func (w *writer) report(err error) {
+	switch {
+	case err == nil && w.down:
+		w.log.Info("database can be written again")
+		w.down = false
+	case errors.Is(err, ErrUnavailable) && (w.reported.IsZero() || time.Since(w.reported) > 10*time.Second):
+		w.log.Error("database cannot be written", "error", err)
+		w.down, w.reported = true, time.Now()
+	case err != nil && !errors.Is(err, ErrUnavailable):
+		w.log.Error("write failed", "error", err)
+	}
+}
+
+// errNoConnection says that a transaction did not begin because there is no database.
+var errNoConnection = fmt.Errorf("%w: no connection", ErrUnavailable)
+
+// transact runs the writes in one transaction. undone is true when it failed before its commit was tried, so that they may be tried
+// again; after a failed commit nobody knows what the disk holds, and every write of it is reported as failed.
+func (w *writer) transact(batch []*write) (err error, undone bool) {
+	start := time.Now()
+	defer func() {
+		err = w.e.wrap(err)
+		w.observe("commit", start, err)
+	}()
+	tx, err := w.begin()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoConnection, err), true
+	}
+	q := queries{context.Background(), w.prepare}
+	for _, op := range batch {
+		err := op.try(q)
+		var r refusal
+		if errors.As(err, &r) {
+			op.err = r.error
+			continue
+		}
+		if err == nil && time.Since(start) > queueWait {
+			err = fmt.Errorf("%w: a transaction takes longer than %s", ErrUnavailable, queueWait)
+		}
+		if err != nil {
+			// SQLite may have ended the transaction itself (disk full); then there is nothing to roll back.
+			w.release(tx.Rollback() != nil)
+			return err, true
+		}
+		op.err = nil
+	}
+	if err := tx.Commit(); err != nil {
+		w.release(true)
+		return fmt.Errorf("commit: %w", err), false
+	}
+	return nil, false
+}
+
+// try runs the write; a panic, for example of a caller's function, is its error.
+func (op *write) try(q queries) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic in a write: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return op.run(q)
+}
+
+// begin starts a transaction, on a fresh connection when the one at hand has died since it was used: nothing was done on it yet.
+func (w *writer) begin() (*sql.Tx, error) {
+	for fresh := false; ; {
+		if w.conn == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), w.timeout)
+			conn, err := w.e.writes.Conn(ctx)
+			cancel()
+			if err != nil {
+				return nil, err
+			}
+			w.conn, w.stmts, fresh = conn, make(map[string]*sql.Stmt), true
+		}
+		tx, err := w.conn.BeginTx(context.Background(), nil)
+		if err == nil {
+			return tx, nil
+		}
+		w.release(true)
+		if fresh {
+			return nil, err
+		}
+	}
+}
+
+// prepare returns the statement of the writer's connection for text.
+func (w *writer) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
+	if st := w.stmts[text]; st != nil {
+		return st, nil
+	}
+	st, err := w.conn.PrepareContext(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	w.stmts[text] = st
+	return st, nil
+}
+
+// release gives the connection up; a broken one is closed instead of being used again.
+func (w *writer) release(broken bool) {
+	if w.conn == nil || broken && w.e.keepConnection {
+		return
+	}
+	if broken {
+		// database/sql closes a connection whose driver says that it is bad.
+		_ = w.conn.Raw(func(any) error { return driver.ErrBadConn })
+	}
+	if err := w.conn.Close(); err != nil && !errors.Is(err, sql.ErrConnDone) {
+		w.log.Warn("close database connection", "error", err)
+	}
+	w.conn, w.stmts = nil, nil
+}
