@@ -1,0 +1,159 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"balcony/cmd/balcony-bench/client"
+)
+
+func fanoutAccounts(o *Options) []string { return append(accounts("contact", o.Contacts), "hub") }
+
+// Fanout lets one account change its presence, wait until all its contacts have received it, and so on. The contacts subscribe to the
+// account once, through the protocol.
+func Fanout(ctx context.Context, r *Run) ([]Metric, error) {
+	names := fanoutAccounts(&r.Options)
+	all, err := r.login(ctx, names, true)
+	if err != nil {
+		return nil, err
+	}
+	hub, contacts := all[r.Contacts], all[:r.Contacts]
+	if err := r.subscribe(ctx, hub, contacts); err != nil {
+		all.close()
+		return nil, fmt.Errorf("subscriptions: %w", err)
+	}
+
+	var round, received atomic.Int64
+	complete := make(chan struct{}, 1)
+	in := read(ctx, all, func(i int, s *client.Session) error {
+		for {
+			st, err := s.Next()
+			if err != nil {
+				return err
+			}
+			if s == hub || !bytes.HasPrefix(st, []byte("<presence")) {
+				continue
+			}
+			if due, ok := stampOf(st, "<status>"); ok && int64(due) == round.Load() && received.Add(1) == int64(r.Contacts) {
+				complete <- struct{}{}
+			}
+		}
+	})
+	presence := []byte("<presence><show>away</show><status>0000000000000000 by the orchard wall</status><priority>5</priority></presence>")
+	stamp := presence[bytes.Index(presence, []byte("0000")):][:stampLen]
+	// update sends one presence and waits for all contacts.
+	update := func() error {
+		received.Store(0)
+		due := time.Since(epoch)
+		round.Store(int64(due))
+		putStamp(stamp, due)
+		if err := hub.Write(presence); err != nil {
+			return err
+		}
+		timeout := time.NewTimer(30 * time.Second)
+		defer timeout.Stop()
+		select {
+		case <-complete:
+			return nil
+		case <-timeout.C:
+			return fmt.Errorf("only %d of %d contacts received a presence", received.Load(), r.Contacts)
+		case <-in.ctx.Done():
+			return context.Cause(in.ctx)
+		}
+	}
+	use, n, latency, err := func() (use usage, n int64, latency []time.Duration, err error) {
+		for start := time.Now(); time.Since(start) < r.Warmup; {
+			if err := update(); err != nil {
+				return use, 0, nil, err
+			}
+		}
+		m, err := r.begin()
+		if err != nil {
+			return use, 0, nil, err
+		}
+		for start := time.Now(); time.Since(start) < r.Duration; n += int64(r.Contacts) {
+			begin := time.Now()
+			if err := update(); err != nil {
+				return use, 0, nil, err
+			}
+			latency = append(latency, time.Since(begin))
+		}
+		use, err = r.end(m)
+		return use, n, latency, err
+	}()
+	if stopErr := in.stop(); err == nil {
+		err = stopErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(latency)
+	metrics, err := use.perOp("", "presence", n)
+	return append(metrics, latencies(latency)...), err
+}
+
+// subscribe makes every contact a subscriber of the hub (RFC 6121 §3.1), unless the hub's roster says that they are.
+func (r *Run) subscribe(ctx context.Context, hub *client.Session, contacts sessions) error {
+	deadline := time.Now().Add(2 * time.Minute)
+	hub.SetReadDeadline(deadline)
+	defer hub.SetReadDeadline(time.Time{})
+	n, err := subscribers(hub)
+	if err != nil || n >= len(contacts) {
+		return err
+	}
+	approve := func(from string) error {
+		return hub.WriteString("<presence type='subscribed' to='" + from + "'/>")
+	}
+	// In batches that the server's limits for requests that wait for approval cannot mind.
+	for batch := range slices.Chunk(contacts, 20) {
+		for _, c := range batch {
+			if err := c.WriteString("<presence type='subscribe' to='hub@" + r.Dialer.Domain + "'/>"); err != nil {
+				return err
+			}
+		}
+		waiting := len(batch)
+		err := hub.Until(func(st []byte) bool {
+			if bytes.HasPrefix(st, []byte("<presence")) && string(client.Attr(st, "type")) == "subscribe" {
+				if err := approve(string(client.Attr(st, "from"))); err != nil {
+					return true // the next read reports the broken connection
+				}
+				waiting--
+			}
+			return waiting == 0
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for time.Now().Before(deadline) {
+		if n, err = subscribers(hub); err != nil || n >= len(contacts) {
+			return err
+		}
+		if err := wait(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%d of %d contacts are subscribed", n, len(contacts))
+}
+
+// subscribers counts the roster items with a subscription from the contact.
+func subscribers(hub *client.Session) (n int, err error) {
+	const id = "subscribers"
+	if err := hub.WriteString("<iq type='get' id='" + id + "'><query xmlns='jabber:iq:roster'/></iq>"); err != nil {
+		return 0, err
+	}
+	err = hub.Until(func(st []byte) bool {
+		if !bytes.HasPrefix(st, []byte("<iq")) || string(client.Attr(st, "id")) != id {
+			return false
+		}
+		for _, q := range []string{"'", `"`} {
+			n += bytes.Count(st, []byte("subscription="+q+"from")) + bytes.Count(st, []byte("subscription="+q+"both"))
+		}
+		return true
+	})
+	return n, err
+}

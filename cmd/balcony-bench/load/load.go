@@ -1,0 +1,264 @@
+// Package load holds the scenarios: the work that every server is given, and what is measured while it does it.
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"balcony/cmd/balcony-bench/client"
+	"balcony/cmd/balcony-bench/proc"
+	"balcony/cmd/balcony-bench/stats"
+)
+
+// Options are the sizes of the scenarios; the same for all servers of a run.
+type Options struct {
+	Duration    time.Duration // measured part of the scenarios that run for a time
+	Warmup      time.Duration // load before it
+	Pairs       int           // pairs of accounts that exchange messages
+	Contacts    int           // contacts in the presence fan-out
+	Concurrency int           // logins, or senders of offline messages, at the same time
+	Spools      int           // accounts that offline messages are stored for
+	Spooled     int           // messages stored for each
+	Sessions    []int         // numbers of idle sessions at which memory is read, ascending
+	Settle      time.Duration // wait before each reading of memory
+}
+
+// Metric is one measured value.
+type Metric struct {
+	Key   string  `json:"key"`   // unique within the scenario, for example "cpu"
+	Title string  `json:"title"` // with unit
+	Value float64 `json:"value"` // in that unit
+}
+
+// Heading names a scenario.
+type Heading struct {
+	Name  string `json:"name"`
+	Title string `json:"title"`
+}
+
+// Run is one scenario against one running server.
+type Run struct {
+	Options
+	Dialer *client.Dialer
+	PID    int // of the server
+	Rate   int // messages per second, only for OpenLoop
+	// OnLoad is called when a measured window of so many seconds begins, and with 0 when sessions rest; it may take profiles. Nil: no call.
+	OnLoad func(seconds int)
+}
+
+// Scenario is a piece of work.
+type Scenario struct {
+	Heading
+	Relay    bool                    // whether the relay can do it
+	Rate     int                     // see Run
+	Accounts func(*Options) []string // the localparts it uses; no two scenarios that leave traces share any
+	Run      func(context.Context, *Run) ([]Metric, error)
+}
+
+// Scenarios lists all scenarios in the order in which they are printed; rates are those of the open loop, in messages per second.
+func Scenarios(rates []int) []Scenario {
+	all := []Scenario{{Heading{"pairs", "one-to-one message delivered, closed loop"}, true, 0, pairAccounts, ClosedLoop}}
+	for _, r := range rates {
+		head := Heading{fmt.Sprintf("open-%d", r), fmt.Sprintf("one-to-one message delivered, open loop %d/s", r)}
+		all = append(all, Scenario{head, true, r, pairAccounts, OpenLoop})
+	}
+	return append(all,
+		Scenario{Heading{"login", "login: TCP, STARTTLS, SASL, bind, roster, presence, and the end of the session"}, true, 0, loginAccounts, Login},
+		Scenario{Heading{"fanout", "presence received, fan-out to all contacts"}, false, 0, fanoutAccounts, Fanout},
+		Scenario{Heading{"offline", "offline message stored, delivered"}, false, 0, offlineAccounts, Offline},
+		Scenario{Heading{"memory", "resident memory of idle TLS sessions"}, true, 0, memoryAccounts, Memory},
+	)
+}
+
+// accounts returns n numbered localparts.
+func accounts(prefix string, n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s%04d", prefix, i)
+	}
+	return names
+}
+
+// mark is the beginning of a measured window.
+type mark struct {
+	at             time.Time
+	server, driver proc.CPU
+	busy           time.Duration
+}
+
+func (r *Run) begin() (mark, error) {
+	if r.OnLoad != nil {
+		r.OnLoad(max(1, int(r.Duration.Seconds())))
+	}
+	return r.mark()
+}
+
+func (r *Run) mark() (m mark, err error) {
+	if m.server, err = proc.ReadCPU(r.PID); err != nil {
+		return m, fmt.Errorf("CPU time of the server: %w", err)
+	}
+	if m.driver, err = proc.ReadCPU(os.Getpid()); err != nil {
+		return m, err
+	}
+	m.busy, err = proc.Busy()
+	m.at = time.Now()
+	return m, err
+}
+
+// usage is what happened in a measured window.
+type usage struct {
+	elapsed, cpu time.Duration
+	driver       time.Duration // CPU time of this program
+	others       time.Duration // CPU time of all other processes of the machine: the noise
+}
+
+func (r *Run) end(m mark) (usage, error) {
+	now, err := r.mark()
+	if err != nil {
+		return usage{}, err
+	}
+	u := usage{elapsed: now.at.Sub(m.at), cpu: now.server.Since(m.server)}
+	tree := now.driver.Since(m.driver) // the server is a child of the driver
+	u.driver, u.others = max(0, tree-u.cpu), max(0, now.busy-m.busy-tree)
+	return u, nil
+}
+
+// perOp are the metrics of n operations in a window.
+func (u usage) perOp(prefix, op string, n int64) ([]Metric, error) {
+	if n == 0 {
+		return nil, fmt.Errorf("no %s in %v", op, u.elapsed)
+	}
+	return []Metric{
+		{prefix + "cpu", "server CPU, µs per " + op, float64(u.cpu.Nanoseconds()) / 1e3 / float64(n)},
+		{prefix + "rate", op + "s per second", float64(n) / u.elapsed.Seconds()},
+		{prefix + "load", "server CPU, cores", u.cpu.Seconds() / u.elapsed.Seconds()},
+		{prefix + "driver", "driver CPU, cores", u.driver.Seconds() / u.elapsed.Seconds()},
+		{prefix + "others", "other processes' CPU, cores", u.others.Seconds() / u.elapsed.Seconds()},
+	}, nil
+}
+
+// latencies are the metrics of ascending latencies.
+func latencies(sorted []time.Duration) []Metric {
+	ms := func(q float64) float64 { return stats.Quantile(sorted, q).Seconds() * 1e3 }
+	return []Metric{{"p50", "latency p50, ms", ms(0.5)}, {"p99", "latency p99, ms", ms(0.99)}, {"max", "latency max, ms", ms(1)}}
+}
+
+// wait waits for d, or returns why the run ended before.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// each calls do for 0 to n-1 from at most workers goroutines and returns the first error, after which no more are begun.
+func each(ctx context.Context, workers, n int, do func(ctx context.Context, i int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(workers, n) {
+		wg.Go(func() {
+			for i := range next {
+				if err := do(ctx, i); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	for i := range n {
+		select {
+		case next <- i:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	close(next)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// sessions is a set of sessions that end together.
+type sessions []*client.Session
+
+func (all sessions) close() {
+	for _, s := range all {
+		if s != nil {
+			s.Close()
+		}
+	}
+}
+
+// login connects the accounts and requests their rosters; online also sends initial presence.
+func (r *Run) login(ctx context.Context, names []string, online bool) (sessions, error) {
+	all := make(sessions, len(names))
+	err := each(ctx, r.Concurrency, len(names), func(ctx context.Context, i int) error {
+		s, err := r.Dialer.Dial(ctx, names[i], "bench")
+		if err != nil {
+			return err
+		}
+		all[i] = s
+		if err := s.Roster(); err != nil {
+			return fmt.Errorf("roster of %s: %w", names[i], err)
+		}
+		if online {
+			if err := s.Online(); err != nil {
+				return fmt.Errorf("presence of %s: %w", names[i], err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		all.close()
+		return nil, err
+	}
+	return all, nil
+}
+
+// readers runs read for every session in a goroutine of its own. stop closes the sessions and returns the first error that happened
+// before; ctx ends at that error.
+type readers struct {
+	all      sessions
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	wg       sync.WaitGroup
+	stopping chan struct{}
+}
+
+var errStopped = errors.New("stopped")
+
+func read(ctx context.Context, all sessions, each func(i int, s *client.Session) error) *readers {
+	r := &readers{all: all, stopping: make(chan struct{})}
+	r.ctx, r.cancel = context.WithCancelCause(ctx)
+	for i, s := range all {
+		r.wg.Go(func() {
+			err := each(i, s)
+			select {
+			case <-r.stopping: // the error of a connection that we closed
+			default:
+				r.cancel(fmt.Errorf("session of %s: %w", s.JID, err))
+			}
+		})
+	}
+	return r
+}
+
+func (r *readers) stop() error {
+	close(r.stopping)
+	r.cancel(errStopped)
+	r.all.close()
+	r.wg.Wait()
+	if err := context.Cause(r.ctx); !errors.Is(err, errStopped) {
+		return err
+	}
+	return nil
+}

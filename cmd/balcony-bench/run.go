@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"balcony/cmd/balcony-bench/client"
+	"balcony/cmd/balcony-bench/load"
+	"balcony/cmd/balcony-bench/report"
+	"balcony/cmd/balcony-bench/servers"
+)
+
+// run is one run of the benchmark. It is used by one goroutine.
+type run struct {
+	*settings
+	env      *servers.Env
+	dialer   client.Dialer
+	report   report.Run
+	failures int
+}
+
+// all prepares the servers and goes through the scenarios, the servers of a repetition one after the other (A B C A B C …), so that
+// noise that comes and goes hits all of them.
+func (b *run) all(ctx context.Context, scenarios []load.Scenario) error {
+	var names []string
+	for _, sc := range scenarios {
+		names = append(names, sc.Accounts(&b.Options)...)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	var prepared []servers.Server
+	for _, name := range b.servers {
+		s, err := servers.New(name, b.env)
+		if err != nil {
+			return err
+		}
+		log.Printf("%s: preparing %d accounts", name, len(names))
+		if err := s.Prepare(ctx, names); err != nil {
+			return fmt.Errorf("prepare %s: %w", name, err)
+		}
+		prepared = append(prepared, s)
+	}
+	for _, sc := range scenarios {
+		for rep := range b.repetitions {
+			for _, s := range prepared {
+				if s.Name() == "relay" && !sc.Relay {
+					continue
+				}
+				sample := report.Sample{Server: s.Name(), Scenario: sc.Name, Repetition: rep}
+				var err error
+				if sample.Metrics, err = b.measure(ctx, s, sc, nil); ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if err != nil {
+					sample.Error = err.Error()
+					b.failures++
+				}
+				b.report.Samples = append(b.report.Samples, sample)
+				log.Printf("%s, repetition %d, %s: %s", sc.Name, rep+1, s.Name(), summary(sample))
+			}
+		}
+	}
+	if b.profile == "" {
+		return nil
+	}
+	i := slices.IndexFunc(prepared, func(s servers.Server) bool { return s.Name() == "balcony" })
+	if i < 0 {
+		return fmt.Errorf("-profile needs balcony among the servers")
+	}
+	return b.profiles(ctx, prepared[i], scenarios)
+}
+
+// summary is the line that shows progress.
+func summary(s report.Sample) string {
+	if s.Error != "" {
+		return "FAILED: " + s.Error
+	}
+	text := ""
+	for i, m := range s.Metrics {
+		if i > 0 {
+			text += "; "
+		}
+		text += fmt.Sprintf("%s %.4g", m.Key, m.Value)
+	}
+	return text
+}
+
+// measure starts a server, runs a scenario against it, and stops it.
+func (b *run) measure(ctx context.Context, s servers.Server, sc load.Scenario, onLoad func(*servers.Process, int)) ([]load.Metric, error) {
+	p, err := s.Start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Stop()
+	dialer := b.dialer
+	dialer.Address = p.Addr
+	r := &load.Run{Options: b.Options, Dialer: &dialer, PID: p.PID, Rate: sc.Rate}
+	if onLoad != nil {
+		r.OnLoad = func(seconds int) { onLoad(p, seconds) }
+	}
+	metrics, err := sc.Run(ctx, r)
+	if err != nil && p.Ended() {
+		err = fmt.Errorf("%w; the server ended:\n%s", err, p.Log())
+	}
+	return metrics, err
+}
+
+// profiles runs the scenarios once more against Balcony and fetches CPU, heap and goroutine profiles under load. These runs do not count.
+func (b *run) profiles(ctx context.Context, s servers.Server, scenarios []load.Scenario) error {
+	if err := os.MkdirAll(b.profile, 0o755); err != nil {
+		return err
+	}
+	b.env.Profile = true
+	defer func() { b.env.Profile = false }()
+	for _, sc := range scenarios {
+		n := 0
+		var fetching sync.WaitGroup
+		_, err := b.measure(ctx, s, sc, func(p *servers.Process, seconds int) {
+			n++
+			name := filepath.Join(b.profile, fmt.Sprintf("%s-%d", sc.Name, n))
+			fetch := func(kind string) {
+				if err := fetchProfile(ctx, p.Pprof, kind, name); err != nil {
+					log.Printf("%s: %v", sc.Name, err)
+				}
+			}
+			if seconds == 0 {
+				fetch("goroutine")
+				fetch("heap")
+				return
+			}
+			fetching.Go(func() {
+				// One second less than the load, so that the heap is read while it still runs.
+				fetch(fmt.Sprintf("profile?seconds=%d", max(1, seconds-1)))
+				fetch("heap")
+			})
+		})
+		fetching.Wait()
+		if err != nil {
+			return fmt.Errorf("profile of %s: %w", sc.Name, err)
+		}
+		log.Printf("%s: profiles are in %s", sc.Name, b.profile)
+	}
+	return nil
+}
+
+// fetchProfile stores one profile of the server as NAME.cpu, NAME.heap or NAME.goroutine.
+func fetchProfile(ctx context.Context, addr, kind, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/debug/pprof/"+kind, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("profile %s: %s", kind, resp.Status)
+	}
+	suffix := kind
+	if len(kind) > 7 && kind[:7] == "profile" {
+		suffix = "cpu"
+	}
+	f, err := os.Create(name + "." + suffix)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(f, resp.Body); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
