@@ -46,8 +46,11 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
+// NoNamespace is the Space of an element that is in no namespace at all (an empty xmlns). It is no namespace name that XML can carry.
+const NoNamespace = "\x00"
+
 // Span is one direct child of a stanza: its expanded name and where it lies in the payload.
-// Space is empty for the content namespace of the stream (jabber:client or jabber:server).
+// Space is empty for the content namespace of the stream (jabber:client or jabber:server), NoNamespace for none.
 type Span struct {
 	Space, Local string
 	Start, End   int
