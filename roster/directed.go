@@ -1,0 +1,101 @@
+package roster
+
+import (
+	"context"
+
+	"balcony/xmpp"
+
+	"mellium.im/xmpp/jid"
+)
+
+// direct notes to whom a session sends directed presence (RFC 6121 §4.6.3).
+func (m *Module) direct(ctx context.Context, o *xmpp.Outgoing) error {
+	r := resourceOf(o.Sender)
+	if r == nil {
+		return nil
+	}
+	to := o.Stanza.To
+	if o.Stanza.Type == "unavailable" {
+		r.drop(to) // RFC 6121 §4.6.1: the server MUST remove the entity
+		return nil
+	}
+	if o.Sender.Presence() != nil {
+		// Rule 1: a subscriber gets every broadcast of an available resource anyhow.
+		_, from, err := m.Subscribed(ctx, r.account.bare, to)
+		if err != nil {
+			return err
+		}
+		if from {
+			return nil
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := to.String()
+	if _, ok := r.directed[key]; !ok && len(r.directed) >= m.cfg.Directed {
+		return xmpp.ErrResourceConstraint
+	}
+	if r.directed == nil {
+		r.directed = make(map[string]jid.JID)
+	}
+	r.directed[key] = to
+	return nil
+}
+
+// leave sends the unavailable presence s of a session to those who got directed presence from it and do not know yet that it left (RFC
+// 6121 §4.6.3 rule 2). broadcast says that the account's own resources and its subscribers were told.
+func (m *Module) leave(ctx context.Context, r *resource, s *xmpp.Stanza, broadcast bool) {
+	r.mu.Lock()
+	directed := r.directed
+	r.directed = nil
+	r.mu.Unlock()
+	for _, to := range directed {
+		if broadcast {
+			bare := to.Bare()
+			if bare.Equal(r.account.bare) || partsOf[r.account.contact(bare.String()).state].from {
+				continue
+			}
+		}
+		m.srv.Route(ctx, s.WithTo(to))
+	}
+}
+
+// ended runs when a session is over. One that was available has left before; one that was only connected may have sent directed presence.
+func (m *Module) ended(ctx context.Context, s xmpp.Session) {
+	r := resourceOf(s)
+	if r == nil {
+		return
+	}
+	m.leave(ctx, r, xmpp.New(xmpp.Presence, "unavailable", jid.JID{}, s.JID()), false)
+	m.release(r.account)
+}
+
+// forget takes an entity that sends unavailable presence off the lists of the sessions that it tells (RFC 6121 §4.6.1).
+func (m *Module) forget(d *xmpp.Delivery) {
+	for _, t := range d.Targets {
+		if r := resourceOf(t); r != nil {
+			r.drop(d.Stanza.From)
+		}
+	}
+}
+
+func (r *resource) drop(entity jid.JID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.directed) > 0 {
+		delete(r.directed, entity.String())
+	}
+}
+
+// sharesDirected reports whether the resource that probe s asks for has sent directed presence to the one who asks.
+func (m *Module) sharesDirected(s *xmpp.Stanza) bool {
+	for _, sess := range m.srv.Sessions(s.To.Bare()) {
+		if r := resourceOf(sess); r != nil && sess.JID().Equal(s.To) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			_, ok := r.directed[s.From.String()]
+			return ok
+		}
+	}
+	return false
+}

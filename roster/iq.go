@@ -1,0 +1,149 @@
+package roster
+
+import (
+	"context"
+
+	"balcony/xmpp"
+
+	"mellium.im/xmpp/stanza"
+)
+
+// errNoItem is the error of RFC 6121 §2.5.3, with the type of its example.
+var errNoItem = xmpp.Fail(stanza.Modify, stanza.ItemNotFound, "")
+
+// maxInterim is how many interim pushes a client gets before the whole roster is the shorter answer (RFC 6121 §2.6.3). chosen: a push is
+// about twice an item.
+const maxInterim = 100
+
+// get answers a roster get (RFC 6121 §2.1.3, §2.2, §2.6.2) and makes the session an interested resource. The answer is queued before
+// any push of a later change, so it is sent here and not by the router.
+func (m *Module) get(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) {
+	p, _ := s.Payload()
+	var q query
+	if err := p.Decode(&q); err != nil || len(q.Items) > 0 {
+		return nil, xmpp.ErrBadRequest // RFC 6121 §2.1.3: without items
+	}
+	sess := m.session(s)
+	r := resourceOf(sess)
+	if r == nil {
+		return nil, xmpp.ErrDrop // it has ended
+	}
+	a := r.account
+	if err := a.take(ctx); err != nil {
+		return nil, err
+	}
+	defer a.give()
+	if q.Ver != nil {
+		if known, ok := parseVersion(*q.Ver); ok {
+			done, err := m.catchUp(ctx, a, sess, s, known)
+			if err != nil || done {
+				return nil, orDrop(err)
+			}
+		}
+	}
+	items, version, err := m.store.Roster(ctx, a.bare)
+	if err != nil {
+		return nil, err
+	}
+	a.fill(items, version)
+	el := queryElement(version)
+	for _, it := range items {
+		if it.Listed {
+			el.Children = append(el.Children, it.Element())
+		}
+	}
+	r.interested = true
+	sess.Enqueue(ctx, s.Result(el))
+	return nil, xmpp.ErrDrop
+}
+
+// catchUp answers a client that knows a version: an empty result, then one push for every item that has changed since (RFC 6121 §2.6.3).
+// false when it needs the whole roster. The caller holds the turn.
+func (m *Module) catchUp(ctx context.Context, a *account, sess xmpp.Session, s *xmpp.Stanza, known int64) (bool, error) {
+	var items []Item
+	if now, ok := a.currentVersion(); !ok || now != known {
+		var err error
+		items, _, ok, err = m.store.RosterSince(ctx, a.bare, known)
+		if err != nil {
+			return false, err
+		}
+		if !ok || len(items) > maxInterim {
+			return false, nil
+		}
+	}
+	resourceOf(sess).interested = true
+	sess.Enqueue(ctx, s.Result(nil))
+	for _, it := range items {
+		sess.Enqueue(ctx, pushTo(sess, pushOf(it, it.Version)))
+	}
+	return true, nil
+}
+
+// orDrop ends a request whose answer is sent already.
+func orDrop(err error) error {
+	if err == nil {
+		return xmpp.ErrDrop
+	}
+	return err
+}
+
+// set carries out a roster set (RFC 6121 §2.3, §2.4, §2.5). The pushes are queued before the result, which §2.3.2 leaves open.
+func (m *Module) set(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) {
+	owner := s.From.Bare()
+	p, _ := s.Payload()
+	c, err := m.cfg.parseSet(owner, p)
+	if err != nil {
+		return nil, err
+	}
+	if c.remove {
+		return nil, m.remove(ctx, owner, c.contact)
+	}
+	a := m.acquire(owner)
+	defer m.release(a)
+	if err := a.take(ctx); err != nil {
+		return nil, err
+	}
+	defer a.give()
+	it, err := m.update(ctx, a, c.contact, c.put)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	m.push(ctx, a, it) // RFC 6121 §2.4.2: also when it was so already
+	return nil, nil
+}
+
+// mayAsk refuses requests for the roster of another account, whether that account exists or not: RFC 6121 §2 and §2.3.3. What other
+// servers ask is refused by the router, which knows no handler for it.
+func (m *Module) mayAsk(o *xmpp.Outgoing) error {
+	s := o.Stanza
+	if sp := s.Spans(); len(sp) == 0 || sp[0].Space != NS || !s.IsRequest() {
+		return nil
+	}
+	if to := s.To; to.Resourcepart() == "" && to.Localpart() != "" && !to.Equal(o.Sender.JID().Bare()) && m.srv.Serves(to.Domainpart()) {
+		return xmpp.ErrForbidden
+	}
+	return nil
+}
+
+// refusePush answers roster pushes to a local client that come from somebody else than its own account: many clients believed them
+// (CVE-2015-8688, CVE-2016-9928). The answer is the one of RFC 6121 §2.1.6, and the same as for a resource that does not exist.
+func refusePush(d *xmpp.Delivery) error {
+	s := d.Stanza
+	if sp := s.Spans(); s.Type != "set" || len(sp) == 0 || sp[0].Space != NS {
+		return nil
+	}
+	if s.To.Resourcepart() == "" || s.From.Bare().Equal(d.Account) {
+		return nil
+	}
+	return xmpp.ErrServiceUnavailable
+}
+
+// session is the local session that sent s, nil when it has ended.
+func (m *Module) session(s *xmpp.Stanza) xmpp.Session {
+	for _, sess := range m.srv.Sessions(s.From.Bare()) {
+		if sess.JID().Equal(s.From) {
+			return sess
+		}
+	}
+	return nil
+}
