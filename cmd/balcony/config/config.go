@@ -1,5 +1,7 @@
 // Package config is the configuration file of balcony: its keys, their defaults, and what is wrong with them. docs/configuration.md is
 // generated from the comments of the struct fields, so they are written for operators.
+//
+//go:generate go test -run TestReferencePage -write
 package config
 
 import "time"
@@ -116,7 +118,7 @@ const (
 // TLS is what the server trusts.
 type TLS struct {
 	// PEM files with certificates of authorities that are trusted beside the system's: for private federations and tests.
-	CA []string `toml:"ca"`
+	CA []string `toml:"ca" apply:"reload"`
 }
 
 // S2S is federation.
@@ -153,32 +155,32 @@ type Archive struct {
 // Limits bounds what peers can do.
 type Limits struct {
 	// Sustained bytes per second that one client session may send. Above it reading is delayed, nothing is dropped.
-	ClientRate Bytes `toml:"client_rate"`
+	ClientRate Bytes `toml:"client_rate" apply:"connections"`
 	// The same for a stream of another server.
 	ServerRate Bytes `toml:"server_rate"`
 	// The largest stanza after authentication. RFC 6120 §13.12 forbids less than 10000 bytes.
-	Stanza Bytes `toml:"stanza"`
+	Stanza Bytes `toml:"stanza" apply:"connections"`
 	// How deep elements may be nested in a stanza.
-	Depth Count `toml:"depth"`
+	Depth Count `toml:"depth" apply:"connections"`
 	// Attributes that one element may have.
-	Attributes Count `toml:"attributes"`
+	Attributes Count `toml:"attributes" apply:"connections"`
 	// Connections from one address at the same time. Limits by address do not apply to loopback.
-	ConnectionsPerAddress Count `toml:"connections_per_address"`
+	ConnectionsPerAddress Count `toml:"connections_per_address" apply:"connections"`
 	// Accounts that one address may register in an hour (XEP-0077).
 	RegistrationsPerHour Count `toml:"registrations_per_hour"`
 	// The time a peer has to finish the TLS handshake.
-	TLSTime Duration `toml:"tls_time"`
+	TLSTime Duration `toml:"tls_time" apply:"connections"`
 	// The time a client has from connecting to a bound resource.
-	LoginTime Duration `toml:"login_time"`
+	LoginTime Duration `toml:"login_time" apply:"connections"`
 	// The largest element before authentication.
-	LoginStanza Bytes `toml:"login_stanza"`
+	LoginStanza Bytes `toml:"login_stanza" apply:"connections"`
 	// Failed logins on one stream before it is closed (RFC 6120 §6.4.5 recommends 2 to 5).
-	LoginTries Count `toml:"login_tries"`
+	LoginTries Count `toml:"login_tries" apply:"connections"`
 	// The longest delay put on further logins from an address, or to an account, after failed ones. It grows from one second and fades;
 	// it delays and never locks an account.
 	LoginDelay Duration `toml:"login_delay"`
 	// Output that waits for one session; a session whose client does not read is closed at that size.
-	Outbox Bytes `toml:"outbox"`
+	Outbox Bytes `toml:"outbox" apply:"connections"`
 	// Stanzas that a session with stream management (XEP-0198) may have unacknowledged.
 	Unacknowledged Count `toml:"unacknowledged"`
 	// The size of those stanzas.
@@ -186,7 +188,7 @@ type Limits struct {
 	// How long a lost session can be resumed (XEP-0198).
 	Resumption Duration `toml:"resumption"`
 	// Silence after which the server pings a client, and closes the connection when nothing comes back (XEP-0199).
-	Idle Duration `toml:"idle"`
+	Idle Duration `toml:"idle" apply:"connections"`
 	// Resources that one account may have bound at the same time.
 	Resources Count `toml:"resources"`
 	// Items in one roster.
@@ -197,8 +199,12 @@ type Limits struct {
 	BlockedJIDs Count `toml:"blocked_jids"`
 	// Offline messages kept for one account (XEP-0160); the sender of a further one gets an error.
 	OfflineMessages Count `toml:"offline_messages"`
+	// The size of those messages.
+	OfflineBytes Bytes `toml:"offline_bytes"`
 	// Elements of private XML (XEP-0049) kept for one account.
 	PrivateElements Count `toml:"private_elements"`
+	// The size of those elements.
+	PrivateBytes Bytes `toml:"private_bytes"`
 	// The time a stanza has to be handled: a database that does not answer in it counts as failed.
 	StanzaTime Duration `toml:"stanza_time"`
 }
@@ -234,7 +240,8 @@ func Default() *Config {
 			Outbox: 1 << 20, Unacknowledged: 5000, UnacknowledgedBytes: 4 << 20,
 			Resumption: Duration(15 * time.Minute), Idle: Duration(5 * time.Minute),
 			Resources: 20, RosterItems: 5000, SubscriptionRequests: 1000, BlockedJIDs: 1000,
-			OfflineMessages: 1000, PrivateElements: 100, StanzaTime: Duration(30 * time.Second),
+			OfflineMessages: 1000, OfflineBytes: 16 << 20, PrivateElements: 100, PrivateBytes: 1 << 20,
+			StanzaTime: Duration(30 * time.Second),
 		},
 		Log: Log{Level: "info", Format: "text"},
 	}
