@@ -1,7 +1,7 @@
 // Package config is the configuration file of balcony: its keys, their defaults, and what is wrong with them. docs/configuration.md is
 // generated from the comments of the struct fields, so they are written for operators.
 //
-//go:generate go test -run TestReferencePage -write
+//go:generate env BALCONY_WRITE_DOCS=1 go test -count=1 -run TestReferencePage
 package config
 
 import "time"

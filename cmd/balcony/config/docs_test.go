@@ -1,7 +1,6 @@
 package config
 
 import (
-	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -12,14 +11,12 @@ import (
 	"testing"
 )
 
-var write = flag.Bool("write", false, "write docs/configuration.md instead of comparing it")
-
 const page = "../../../docs/configuration.md"
 
-// TestReferencePage compares docs/configuration.md with the comments and defaults it is generated from.
+// TestReferencePage compares docs/configuration.md with the comments and defaults it is generated from; make docs writes it.
 func TestReferencePage(t *testing.T) {
 	want := reference(t)
-	if *write {
+	if os.Getenv("BALCONY_WRITE_DOCS") != "" {
 		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
