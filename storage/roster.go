@@ -166,19 +166,23 @@ func (db *DB) UpdateItem(ctx context.Context, owner, contact jid.JID, change fun
 		if err != nil {
 			return err
 		}
-		before, wasRemoved := roster.Item{Contact: contact}, false
+		was := storedItem{Item: roster.Item{Contact: contact}, found: found}
 		if found {
-			if before, wasRemoved, err = row.item(); err != nil {
+			if was.Item, was.removed, err = row.item(); err != nil {
 				return err
 			}
+			was.row = was.Version
+			if stateOf(was.Item) == 0 {
+				was.Item = roster.Item{Contact: contact} // it left; for the caller there is none
+			}
 		}
-		item = before
-		item.Groups = slices.Clone(before.Groups)
+		item = was.Item
+		item.Groups = slices.Clone(was.Groups)
 		if !change(&item) {
-			item = before
+			item = was.Item
 			return nil
 		}
-		return db.putItem(q, account, before, wasRemoved, found, &item)
+		return db.putItem(q, account, was, &item)
 	})
 	if err != nil {
 		return roster.Item{}, fmt.Errorf("roster item of %s: %w", owner, err)
@@ -186,40 +190,50 @@ func (db *DB) UpdateItem(ctx context.Context, owner, contact jid.JID, change fun
 	return item, nil
 }
 
-// putItem writes what before, which found says is stored, has become.
-func (db *DB) putItem(q queries, account int64, before roster.Item, wasRemoved, found bool, item *roster.Item) error {
+// storedItem is what the row of an item says, or that there is none.
+type storedItem struct {
+	roster.Item
+	found   bool
+	removed bool  // the row stands for an item that left, beside what is hidden in it
+	row     int64 // version of the row
+}
+
+// putItem writes what was has become.
+func (db *DB) putItem(q queries, account int64, was storedItem, item *roster.Item) error {
 	head := rosterHead{account: account}
 	if _, err := q.row("SELECT version, oldest, items, requests, removed FROM roster WHERE account_id = $1",
 		[]any{account}, &head.version, &head.oldest, &head.items, &head.requests, &head.removed); err != nil {
 		return err
 	}
-	item.Contact, item.Removed, item.Version = before.Contact, false, before.Version
+	item.Contact, item.Removed = was.Contact, false
 	if !item.In {
 		item.Request = nil
 	}
-	if item.Listed && !before.Listed && head.items >= db.limits.RosterItems ||
-		item.In && (!before.In && head.requests >= db.limits.RosterRequests || len(item.Request) > db.limits.RequestBytes) {
+	if item.Listed && !was.Listed && head.items >= db.limits.RosterItems ||
+		item.In && (!was.In && head.requests >= db.limits.RosterRequests || len(item.Request) > db.limits.RequestBytes) {
 		return refuse(roster.ErrFull)
 	}
 
-	switch visible := item.Listed != before.Listed || item.Listed && differs(before, *item); {
+	switch visible := item.Listed != was.Listed || item.Listed && differs(was.Item, *item); {
 	case visible:
 		head.version++
 		item.Version = head.version
-	case !found:
+	case was.found:
+		item.Version = was.row
+	default:
 		item.Version = head.version
 	}
 	// RFC 6121 §2.6.3: a client that comes back with an older version is told that the item left.
-	removed := !item.Listed && (before.Listed || wasRemoved)
+	removed := !item.Listed && (was.Listed || was.removed)
 	state := stateOf(*item)
 	if state == 0 {
 		*item = roster.Item{Contact: item.Contact, Version: item.Version} // no item: nothing else of it is kept
 	}
-	head.items += count(item.Listed) - count(before.Listed)
-	head.requests += count(item.In) - count(before.In)
-	head.removed += count(removed) - count(wasRemoved)
+	head.items += count(item.Listed) - count(was.Listed)
+	head.requests += count(item.In) - count(was.In)
+	head.removed += count(removed) - count(was.removed)
 
-	if err := putRow(q, account, item, state, removed, found); err != nil {
+	if err := putRow(q, account, item, state, removed, was.found); err != nil {
 		return err
 	}
 	if head.removed > db.limits.RosterRemoved {

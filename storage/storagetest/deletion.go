@@ -1,0 +1,116 @@
+package storagetest
+
+import (
+	"testing"
+	"time"
+
+	"balcony/roster"
+	"balcony/storage"
+	"balcony/xmpp/auth"
+
+	"mellium.im/xmpp/jid"
+)
+
+// Fill puts something of the account into every store. A new store is added here; the tests of deletion find a table that is not.
+func Fill(t testing.TB, db *storage.DB, account jid.JID) {
+	t.Helper()
+	ctx := withLimit(t)
+	must(t, db.CreateAccount(ctx, account, verifiers(3)))
+	must(t, db.SetAccountDisabled(ctx, account, true))
+	_, err := db.UpdateItem(ctx, account, jid.MustParse("juliet@capulet.example"), func(i *roster.Item) bool {
+		i.Listed, i.To, i.Name, i.Groups = true, true, "Juliet", []string{"Verona"}
+		return true
+	})
+	must(t, err)
+	must(t, db.AppendOffline(ctx, account, time.Now(), message(t, account, "good night")).Wait(ctx))
+	must(t, db.SetPrivateXML(ctx, account, "storage:bookmarks", "storage", []byte("<storage xmlns='storage:bookmarks'/>")))
+	must(t, db.SetVCard(ctx, account, []byte("<vCard xmlns='vcard-temp'/>")))
+	must(t, db.Block(ctx, account, []jid.JID{jid.MustParse("tybalt@capulet.example")}))
+	must(t, db.SetLastActivity(ctx, account, time.Now(), "to bed"))
+}
+
+// testDelete: security promise 22, a name that is registered again inherits nothing.
+func testDelete(t *testing.T, db *storage.DB) {
+	ctx := withLimit(t)
+	j, other := jid.MustParse("deleted@montague.example"), jid.MustParse("deleted@capulet.example")
+	Fill(t, db, j)
+	Fill(t, db, other)
+	must(t, db.DeleteAccount(ctx, j))
+	isEmpty(t, db, j)
+	must(t, db.CreateAccount(ctx, j, nil))
+	isEmpty(t, db, j)
+	v, err := db.Verifiers(ctx, j)
+	must(t, err)
+	equal(t, "verifiers", v, nil)
+	disabled, err := db.AccountDisabled(ctx, j)
+	must(t, err)
+	equal(t, "disabled", disabled, false)
+
+	items, _, err := db.Roster(ctx, other)
+	must(t, err)
+	equal(t, "items of the account of the other domain", len(items), 1)
+	n, err := db.CountOffline(ctx, other)
+	must(t, err)
+	equal(t, "messages of the account of the other domain", n, 1)
+}
+
+func isEmpty(t *testing.T, db *storage.DB, j jid.JID) {
+	t.Helper()
+	ctx := withLimit(t)
+	items, _, err := db.Roster(ctx, j)
+	must(t, err)
+	equal(t, "roster", items, nil)
+	entries, err := db.Offline(ctx, j, 0, 10)
+	must(t, err)
+	equal(t, "messages", len(entries), 0)
+	n, err := db.CountOffline(ctx, j)
+	must(t, err)
+	equal(t, "number of messages", n, 0)
+	x, err := db.PrivateXML(ctx, j, "storage:bookmarks", "storage")
+	must(t, err)
+	equal(t, "private XML", x, nil)
+	x, err = db.VCard(ctx, j)
+	must(t, err)
+	equal(t, "vCard", x, nil)
+	blocked, err := db.Blocked(ctx, j)
+	must(t, err)
+	equal(t, "block list", blocked, nil)
+	at, status, err := db.LastActivity(ctx, j)
+	must(t, err)
+	equal(t, "last activity", at, time.Time{})
+	equal(t, "last status", status, "")
+}
+
+func testNoAccount(t *testing.T, db *storage.DB) {
+	ctx := withLimit(t)
+	j, juliet := jid.MustParse("nobody@montague.example"), jid.MustParse("juliet@capulet.example")
+	_, err := db.Verifiers(ctx, j)
+	wantErr(t, err, auth.ErrNoAccount)
+	_, err = db.AccountDisabled(ctx, j)
+	wantErr(t, err, auth.ErrNoAccount)
+	_, err = db.UpdateItem(ctx, j, juliet, func(i *roster.Item) bool { i.Listed = true; return true })
+	wantErr(t, err, auth.ErrNoAccount)
+	for what, err := range map[string]error{
+		"SetVerifiers":       db.SetVerifiers(ctx, j, verifiers(0)),
+		"SetAccountDisabled": db.SetAccountDisabled(ctx, j, true),
+		"DeleteAccount":      db.DeleteAccount(ctx, j),
+		"AppendOffline":      db.AppendOffline(ctx, j, time.Now(), message(t, j, "hello?")).Wait(ctx),
+		"RemoveOffline":      db.RemoveOffline(ctx, j, 1),
+		"SetPrivateXML":      db.SetPrivateXML(ctx, j, "a", "b", []byte("<b xmlns='a'/>")),
+		"SetVCard":           db.SetVCard(ctx, j, []byte("<vCard xmlns='vcard-temp'/>")),
+		"Block":              db.Block(ctx, j, []jid.JID{juliet}),
+		"Unblock":            db.Unblock(ctx, j, nil),
+		"SetLastActivity":    db.SetLastActivity(ctx, j, time.Now(), ""),
+	} {
+		t.Run(what, func(t *testing.T) { wantErr(t, err, auth.ErrNoAccount) })
+	}
+	isEmpty(t, db, j)
+	_, now, ok, err := db.RosterSince(ctx, j, 5)
+	must(t, err)
+	if ok || now != 0 {
+		t.Errorf("a roster without an account is at %d, %t", now, ok)
+	}
+	_, found, err := db.RosterItem(ctx, j, juliet)
+	must(t, err)
+	equal(t, "found", found, false)
+}
