@@ -8,10 +8,10 @@ import (
 
 // addressLimit counts the connections of each address over several listeners.
 type addressLimit struct {
+	mu sync.Mutex
+	// Guarded by mu.
 	limit int // 0: no limit
-
-	mu   sync.Mutex
-	open map[netip.Addr]int // guarded by mu
+	open  map[netip.Addr]int
 }
 
 func newAddressLimit(limit int) *addressLimit {
@@ -43,6 +43,12 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		}
 		_ = c.Close()
 	}
+}
+
+func (a *addressLimit) set(limit int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.limit = limit
 }
 
 func (a *addressLimit) take(addr netip.Addr) bool {

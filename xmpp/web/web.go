@@ -75,6 +75,9 @@ func New(cfg Config, log *slog.Logger, metrics prometheus.Gatherer, health func(
 // Handle adds a handler for a pattern of net/http to all listeners. Patterns of two handlers must not overlap.
 func (s *Server) Handle(pattern string, h http.Handler) { s.public.Handle(pattern, h) }
 
+// SetConnectionsPerAddress changes that limit for new connections; 0: no limit. It may be called at any time.
+func (s *Server) SetConnectionsPerAddress(limit int) { s.limit.set(limit) }
+
 func (s *Server) server(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           s.guard(h),

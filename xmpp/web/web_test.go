@@ -293,7 +293,11 @@ func TestConnectionsPerAddress(t *testing.T) {
 	if !a.take(one) {
 		t.Error("a closed connection still counts")
 	}
-	for _, addr := range []netip.Addr{one, one, other, loopback, loopback, loopback} {
+	a.set(3)
+	if !a.take(one) || a.take(one) {
+		t.Error("a changed limit does not count for new connections")
+	}
+	for _, addr := range []netip.Addr{one, one, one, other, loopback, loopback, loopback} {
 		a.give(addr)
 	}
 	if len(a.open) != 0 {
