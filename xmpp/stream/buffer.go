@@ -2,11 +2,11 @@ package stream
 
 import "sync"
 
-// Sizes of the buffers that decoders share. chosen: most reads and nearly all stanzas fit into the first; the second takes what one TLS
-// record of 16 KiB adds to an unfinished element. What needs more is allocated for the one element.
+// Sizes of the buffers that decoders share. chosen: most reads and nearly all stanzas fit into the first; the second takes the 16 KiB of a TLS
+// record on top of that, and all that a peer can send before authentication. What needs more is allocated for the one element.
 const (
 	smallBuffer = 4 << 10
-	largeBuffer = 32 << 10
+	largeBuffer = 20 << 10
 )
 
 // buffer holds bytes that were fed and are not consumed: those from off on.

@@ -16,7 +16,7 @@ type Nonza struct {
 // XML is the element as it means the same anywhere. Read-only.
 func (n *Nonza) XML() []byte { return n.raw }
 
-// Decode unmarshals the element with encoding/xml: for cold paths.
+// Decode unmarshals the element with encoding/xml: for cold paths. A field without a namespace takes the attribute of any namespace there.
 func (n *Nonza) Decode(v any) error {
 	if err := xml.Unmarshal(n.raw, v); err != nil {
 		return fmt.Errorf("decode %s: %w", n.Local, err)
