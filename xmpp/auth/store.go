@@ -34,6 +34,10 @@ type Store interface {
 	DeleteAccount(ctx context.Context, account jid.JID) error
 	// AccountExists reports whether account is one.
 	AccountExists(ctx context.Context, account jid.JID) (bool, error)
+	// AccountDisabled reports whether account may not log in, or returns ErrNoAccount.
+	AccountDisabled(ctx context.Context, account jid.JID) (bool, error)
+	// SetAccountDisabled forbids or allows account to log in, or returns ErrNoAccount.
+	SetAccountDisabled(ctx context.Context, account jid.JID, disabled bool) error
 	// Accounts returns up to limit accounts of a domain in the order of their localparts, beginning after the localpart after ("" from the start).
 	Accounts(ctx context.Context, domain, after string, limit int) ([]jid.JID, error)
 	// CountAccounts is the number of accounts of a domain.

@@ -1,0 +1,50 @@
+package auth
+
+import (
+	"runtime"
+	"time"
+)
+
+// MinIterations is the lowest iteration count of a verifier: RFC 5802 §5.1 and RFC 7677 §3 forbid servers to announce less.
+const MinIterations = 4096
+
+// Config of authentication.
+type Config struct {
+	// Iterations is the PBKDF2 iteration count of new verifiers, at least 4096. More makes the guessing of stolen verifiers dearer, for
+	// the thief as for each login with PLAIN and for the client of each login with SCRAM. Verifiers that exist keep theirs until the
+	// password is changed.
+	Iterations int
+	// PlainConcurrency is how many passwords are hashed at the same time, for PLAIN and for new passwords; SCRAM hashes none.
+	PlainConcurrency int
+	// PlainQueue is how many more may wait for that; beyond it a login with PLAIN fails with temporary-auth-failure.
+	PlainQueue int
+	// Delay is the longest interval that failed logins put between two further ones from an address, or to an account. It grows from one
+	// second and fades. 0: no back-off.
+	Delay time.Duration
+	// Wait is the longest time that one login waits for that interval to pass; it has to fit into the time that a client has to log in. A
+	// login that would have to wait longer goes on when it was the account that was guessed at, so that strangers lock nobody out, and
+	// fails with temporary-auth-failure when it was this very address that guessed.
+	Wait time.Duration
+}
+
+// DefaultConfig returns the configuration of a server that nobody configured.
+func DefaultConfig() Config {
+	return Config{
+		// chosen: the minimum that XEP-0438 §7 recommends where the highest security is not asked for. A login with
+		// SCRAM costs the server the same whatever the count is; one with PLAIN costs a PBKDF2 with SHA-512, some milliseconds.
+		Iterations:       10000,
+		PlainConcurrency: runtime.NumCPU(), // chosen: more would only make each slower
+		PlainQueue:       256,              // chosen: the last one waits a second or two, well within the time for login
+		Delay:            time.Minute,
+		Wait:             10 * time.Second, // chosen: a third of the 30 s for login, so that TLS and a second try fit
+	}
+}
+
+func (c Config) clamp() Config {
+	c.Iterations = max(c.Iterations, MinIterations)
+	c.PlainConcurrency = max(c.PlainConcurrency, 1)
+	c.PlainQueue = max(c.PlainQueue, 0)
+	c.Delay = max(c.Delay, 0)
+	c.Wait = max(c.Wait, 0)
+	return c
+}
