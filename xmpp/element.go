@@ -101,7 +101,8 @@ func (e *Element) String() string { return string(e.AppendTo(nil, "")) }
 // Element decodes the child into a tree whose namespaces are all explicit: for cold paths that keep or change XML.
 func (c Child) Element() (*Element, error) { return ReadElement(c.Decoder()) }
 
-// ReadElement reads the next element from d, which gives tokens with resolved namespaces. Depth is the scanner's to bound.
+// ReadElement reads the next element from d, which gives tokens with resolved namespaces; io.EOF when the surrounding element ends instead.
+// Depth is the scanner's to bound.
 func ReadElement(d *xml.Decoder) (*Element, error) {
 	var stack []*Element
 	var text []*strings.Builder
@@ -139,6 +140,9 @@ func ReadElement(d *xml.Decoder) (*Element, error) {
 			}
 		case xml.EndElement:
 			n := len(stack) - 1
+			if n < 0 {
+				return nil, io.EOF // the end of the surrounding element
+			}
 			stack[n].flush(text[n])
 			if n == 0 {
 				return stack[0], nil

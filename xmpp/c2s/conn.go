@@ -1,0 +1,415 @@
+package c2s
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"balcony/xmpp"
+	"balcony/xmpp/auth"
+	"balcony/xmpp/router"
+	"balcony/xmpp/stream"
+
+	"mellium.im/xmpp/jid"
+	streamerr "mellium.im/xmpp/stream"
+)
+
+// conn is one client connection: first a negotiation that blocks, then a session that does not.
+type conn struct {
+	// Static after construction.
+	server *Server
+	cfg    *Config
+	sock   *socket
+	mode   Mode
+	remote netip.Addr
+	since  time.Time
+
+	// Owned by the goroutine that reads; the session's after run begins.
+	log           *slog.Logger
+	dec           *stream.Decoder
+	wire          io.ReadWriter // sock or tls
+	tls           *tls.Conn
+	tlsState      *tls.ConnectionState
+	channel       auth.Channel
+	readBuf       []byte
+	opened        bool   // the server's stream header of the present stream was sent
+	domain        string // what the client named in to
+	claimed       string // from of the client's header
+	lang          string
+	account       jid.JID // what SASL proved
+	tries         int
+	registrations int
+	batch         xmpp.Batch
+	budget        budget
+
+	// Static after binding.
+	session *router.Session
+	out     atomic.Pointer[outbox] // set when binding begins
+
+	lastRead atomic.Int64 // Unix nanoseconds
+	pinged   atomic.Bool  // since lastRead
+
+	mu     sync.Mutex
+	reason error // guarded by mu: why the server ends the stream; the first one counts
+}
+
+// serve is a connection's life up to the bound session. The session then runs on a goroutine of its own, whose stack has never been deep.
+func (c *conn) serve() {
+	err := c.guard(func() error { return c.negotiate(c.server.work) })
+	if reason := c.ended(); reason != nil && err != nil {
+		err = reason
+	}
+	if err == nil {
+		c.readBuf, c.channel, c.tlsState = nil, auth.Channel{}, nil
+		c.log.Info("session bound", "jid", c.session.JID().String())
+		go c.run()
+		return
+	}
+	if c.session != nil {
+		c.leave()
+	}
+	c.finish(err)
+	c.server.gone(c)
+}
+
+// guard turns a panic into the end of this stream alone.
+func (c *conn) guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("panic", "value", fmt.Sprint(p), "stack", string(debug.Stack()))
+			c.server.metrics.closed.WithLabelValues("panic").Inc()
+			err = streamerr.InternalServerError
+		}
+	}()
+	return f()
+}
+
+// newOutbox makes the session's outbox; it keeps what comes until begin.
+func (c *conn) newOutbox() *outbox {
+	o := &outbox{limit: c.cfg.Outbox, stalled: true, fail: c.broken}
+	o.write = func(b []byte) error {
+		_, err := c.tls.Write(b)
+		return err
+	}
+	c.sock.stall, c.sock.unstall, c.sock.drained = o.stall, o.unstall, o.drained
+	return o
+}
+
+// Enqueue is router.Outbox.
+func (c *conn) Enqueue(ctx context.Context, s *xmpp.Stanza) bool {
+	o := c.out.Load()
+	return o != nil && o.Enqueue(ctx, s)
+}
+
+// Written is xmpp.Waiter. A client that is being closed takes no more.
+func (c *conn) Written(ctx context.Context) error {
+	if err := c.ended(); err != nil {
+		return err
+	}
+	o := c.out.Load()
+	if o == nil {
+		return errEnded
+	}
+	return o.Written(ctx)
+}
+
+// broken ends the connection because it cannot be written to.
+func (c *conn) broken(err error) {
+	c.mu.Lock()
+	if c.reason == nil {
+		c.reason = err
+	}
+	c.mu.Unlock()
+	c.wake()
+}
+
+// Close ends the stream with an error. It may be called from any goroutine and does not wait.
+func (c *conn) Close(reason streamerr.Error) {
+	c.mu.Lock()
+	if c.reason != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.reason = reason
+	c.mu.Unlock()
+	c.wake()
+}
+
+// wake makes the reader notice reason.
+func (c *conn) wake() { _ = c.sock.SetReadDeadline(time.Unix(1, 0)) }
+
+// cut ends the connection at once, whatever it does.
+func (c *conn) cut() { _ = c.sock.SetDeadline(time.Unix(1, 0)); _ = c.sock.CloseRead() }
+
+func (c *conn) ended() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reason
+}
+
+// run is the session: it waits for bytes, handles what they bring, and ends.
+func (c *conn) run() {
+	defer c.server.gone(c)
+	err := c.guard(c.read)
+	if reason := c.ended(); reason != nil {
+		err = reason
+	}
+	c.leave()
+	c.finish(err)
+}
+
+func (c *conn) read() error {
+	if err := c.sock.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	if err := c.ended(); err != nil {
+		return err
+	}
+	c.touch()
+	ctx := xmpp.WithBatch(c.server.work, &c.batch)
+	c.sock.ready.Store(true)
+	out := c.out.Load()
+	out.unstall()
+	out.Flush()
+	// What TLS has read ahead while it blocked, and what the client pipelined behind its bind request, comes first.
+	if err := c.handle(ctx, out); err != nil {
+		return err
+	}
+	var err error
+	rerr := c.sock.readable(func() bool {
+		err = c.handle(ctx, out)
+		return err == nil
+	})
+	if err == nil {
+		err = rerr
+	}
+	return err
+}
+
+func (c *conn) touch() {
+	c.lastRead.Store(time.Now().UnixNano())
+	c.pinged.Store(false)
+}
+
+// handle decrypts what the socket has and handles every complete stanza in it; then it writes what that caused and waits for what must be
+// durable.
+func (c *conn) handle(ctx context.Context, out *outbox) error {
+	c.touch()
+	buf := getBuffer()
+	defer putBuffer(buf)
+	var end error
+	total := 0
+	for end == nil {
+		end = c.events(ctx, out)
+		if end != nil {
+			break
+		}
+		n, err := c.tls.Read(buf[:maxWrite])
+		if n > 0 {
+			total += n
+			c.dec.Feed(buf[:n])
+		}
+		if err != nil && n == 0 {
+			if errors.Is(err, errWouldBlock) {
+				break
+			}
+			end = err
+		}
+	}
+	c.batch.End(ctx)
+	if end != nil {
+		return end
+	}
+	if err := c.ended(); err != nil {
+		return err
+	}
+	return c.brake(total)
+}
+
+// events handles the complete elements that the decoder has.
+func (c *conn) events(ctx context.Context, out *outbox) error {
+	for {
+		ev, err := c.dec.Next()
+		if errors.Is(err, stream.ErrMore) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch ev.Kind {
+		case stream.Close:
+			return errClosed
+		case stream.Stanzas:
+			s, err := c.stamp(ctx, ev)
+			if err != nil {
+				return err
+			}
+			if s != nil {
+				c.server.router.Handle(ctx, &xmpp.Outgoing{Stanza: s, Sender: c.session})
+			}
+		case stream.Nonzas:
+			return streamerr.UnsupportedStanzaType // RFC 6120 §4.9.3.24
+		default:
+			return streamerr.BadFormat
+		}
+		if c.ended() != nil {
+			return nil
+		}
+	}
+}
+
+// budget delays reading beyond a rate: a bucket of one second.
+type budget struct {
+	left float64
+	last time.Time
+}
+
+// brake waits until the client's rate allows more. Nothing is dropped: TCP slows the client down.
+func (c *conn) brake(n int) error {
+	rate := float64(c.cfg.Rate)
+	if rate <= 0 || n == 0 {
+		return nil
+	}
+	now := time.Now()
+	b := &c.budget
+	b.left = min(rate, b.left+now.Sub(b.last).Seconds()*rate) - float64(n)
+	b.last = now
+	if b.left >= 0 {
+		return nil
+	}
+	pause := time.NewTimer(time.Duration(-b.left / rate * float64(time.Second)))
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-c.server.ctx.Done():
+	}
+	return c.ended()
+}
+
+// check is called now and then: it asks a silent client for a sign of life (XEP-0199 §4.3) and ends one that gives none.
+func (c *conn) check(now time.Time) {
+	o := c.out.Load()
+	if !c.sock.ready.Load() || c.cfg.PingAfter <= 0 {
+		return
+	}
+	silence := now.Sub(time.Unix(0, c.lastRead.Load()))
+	switch {
+	case silence > c.cfg.PingAfter+c.cfg.PingTimeout && c.pinged.Load():
+		c.Close(streamerr.ConnectionTimeout) // RFC 6120 §4.9.3.4
+	case silence > c.cfg.PingAfter && !c.pinged.Swap(true):
+		var id [8]byte
+		_, _ = rand.Read(id[:])
+		ping := xmpp.New(xmpp.IQ, "get", c.session.JID(), c.session.Bare().Domain(), xmpp.El(nsPing, "ping"))
+		ping.ID = "ping-" + hex.EncodeToString(id[:])
+		o.Enqueue(c.server.work, ping)
+	}
+}
+
+// leaveTime bounds what is done for a session that has ended.
+const leaveTime = 10 * time.Second
+
+// leave takes the session out of the table: its contacts see it go.
+func (c *conn) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	_ = c.guard(func() error {
+		c.server.router.Unbind(ctx, c.session)
+		return nil
+	})
+}
+
+// salvage sends on what the session had taken but not written.
+func (c *conn) salvage() {
+	o := c.out.Load()
+	if o == nil || c.session == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	for _, s := range o.close() {
+		_ = c.guard(func() error {
+			c.server.router.Redeliver(ctx, c.session.Bare(), s)
+			return nil
+		})
+	}
+}
+
+// lingerTime is how long a stream that the server ends waits for the client's end (RFC 6120 §4.4).
+const lingerTime = 2 * time.Second
+
+// finish ends the stream for err: with the stream error that it is, if it is one, and then the connection.
+func (c *conn) finish(err error) {
+	var se streamerr.Error
+	reason := "lost"
+	switch {
+	case errors.As(err, &se):
+		reason = se.Err
+		c.log.Info("stream closed by the server", "condition", se.Err)
+	case errors.Is(err, errClosed):
+		reason = "client"
+		c.log.Debug("stream closed by the client")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		se, reason = streamerr.ConnectionTimeout, "timeout" // RFC 6120 §4.9.3.4
+		c.log.Info("negotiation took too long")
+	case errors.Is(err, errOutboxFull):
+		reason = "slow_reader"
+		c.log.Warn("client does not read", "limit", c.cfg.Outbox)
+	default:
+		c.log.Debug("connection lost", "err", err)
+	}
+	c.server.metrics.closed.WithLabelValues(reason).Inc()
+	if se.Err != "" || errors.Is(err, errClosed) {
+		c.goodbye(se)
+	}
+	c.salvage()
+	_ = c.sock.Close()
+	c.sock.drains.Wait()
+}
+
+// goodbye writes the end of the stream: RFC 6120 §4.9.1 and §4.4. An error before the stream was opened opens it first (§4.9.1.2).
+func (c *conn) goodbye(se streamerr.Error) {
+	var b []byte
+	if !c.opened {
+		b = c.header()
+	}
+	if se.Err != "" {
+		b = stream.AppendError(b, se, nil)
+	}
+	b = append(b, stream.CloseTag...)
+	_ = c.sock.SetDeadline(time.Now().Add(lingerTime))
+	if c.sock.ready.Load() {
+		// Behind everything that was queued before; a client that does not read gets none of it.
+		o := c.out.Load()
+		if !o.add(context.Background(), entry{raw: b}) {
+			return
+		}
+	} else if c.send(b) != nil {
+		return
+	}
+	if c.tls != nil && c.tls.CloseWrite() != nil {
+		return
+	}
+	// Closing while unread bytes wait would make the kernel take back what was just written.
+	_ = c.sock.CloseWrite()
+	_, _ = io.CopyN(io.Discard, c.sock.TCPConn, 1<<20)
+}
+
+// refuse ends a connection before anything was read.
+func (c *conn) refuse(se streamerr.Error) {
+	if c.mode == DirectTLS {
+		return // without TLS there is nothing that the client would understand
+	}
+	_ = c.sock.SetWriteDeadline(time.Now().Add(lingerTime))
+	_, _ = c.sock.Write(append(stream.AppendError(c.header(), se, nil), stream.CloseTag...))
+}

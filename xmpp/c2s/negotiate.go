@@ -1,0 +1,441 @@
+package c2s
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"balcony/xmpp"
+	"balcony/xmpp/auth"
+	"balcony/xmpp/stream"
+
+	"mellium.im/xmpp/jid"
+	"mellium.im/xmpp/stanza"
+	streamerr "mellium.im/xmpp/stream"
+)
+
+// Namespaces of stream negotiation.
+const (
+	nsTLS      = "urn:ietf:params:xml:ns:xmpp-tls"     // RFC 6120 §5
+	nsSASL     = "urn:ietf:params:xml:ns:xmpp-sasl"    // RFC 6120 §6
+	nsBind     = "urn:ietf:params:xml:ns:xmpp-bind"    // RFC 6120 §7
+	nsSession  = "urn:ietf:params:xml:ns:xmpp-session" // RFC 3921 §3, obsolete
+	nsCB       = "urn:xmpp:sasl-cb:0"                  // XEP-0440
+	nsLimits   = "urn:xmpp:stream-limits:0"            // XEP-0478
+	nsPing     = "urn:xmpp:ping"                       // XEP-0199
+	nsRegister = "jabber:iq:register"                  // XEP-0077
+)
+
+// errClosed ends a negotiation that the client ended itself.
+var errClosed = errors.New("stream closed by the client")
+
+// negotiate takes the stream from its first byte to a bound resource: RFC 6120 §4.3.2. TLS, authentication, binding, in this order and
+// nothing else before.
+func (c *conn) negotiate(ctx context.Context) error {
+	c.dec = stream.NewDecoder(xmpp.NSClient, c.cfg.Unauthenticated)
+	c.wire = c.sock
+	if err := c.sock.SetDeadline(c.since.Add(c.cfg.TLSTimeout)); err != nil {
+		return err
+	}
+	if c.mode == DirectTLS {
+		if err := c.handshake(ctx, ""); err != nil {
+			return err
+		}
+	} else if err := c.startTLS(ctx); err != nil {
+		return err
+	}
+	// An absolute deadline: dripping bytes does not extend it.
+	if err := c.sock.SetDeadline(c.since.Add(c.cfg.LoginTimeout)); err != nil {
+		return err
+	}
+	if err := c.authenticate(ctx); err != nil {
+		return err
+	}
+	c.dec.SetLimits(c.cfg.Authenticated)
+	return c.bind(ctx)
+}
+
+// next reads the next event while the connection blocks.
+func (c *conn) next() (stream.Event, error) {
+	for {
+		ev, err := c.dec.Next()
+		if !errors.Is(err, stream.ErrMore) {
+			return ev, err
+		}
+		if c.readBuf == nil {
+			c.readBuf = make([]byte, 4096) // chosen: pages of a login; released when the session is bound
+		}
+		n, err := c.wire.Read(c.readBuf)
+		if n > 0 {
+			c.dec.Feed(c.readBuf[:n])
+			continue
+		}
+		if err != nil {
+			return stream.Event{}, err
+		}
+	}
+}
+
+func (c *conn) send(b []byte) error {
+	_, err := c.wire.Write(b)
+	return err
+}
+
+// open reads the client's stream header and answers it with the server's and the features (RFC 6120 §4.2, §4.3, §4.7).
+func (c *conn) openStream(features func() []*xmpp.Element) error {
+	ev, err := c.next()
+	if err != nil {
+		return err
+	}
+	if ev.Kind != stream.Open {
+		return streamerr.BadFormat
+	}
+	h := ev.Header
+	to, err := jid.Parse(h.To)
+	domain := to.Domainpart()
+	switch {
+	case h.To == "" || err != nil || to.Localpart() != "" || to.Resourcepart() != "":
+		return streamerr.ImproperAddressing // RFC 6120 §4.9.3.7
+	case !c.server.router.Serves(domain):
+		return streamerr.HostUnknown // RFC 6120 §4.9.3.6
+	case c.domain != "" && c.domain != domain:
+		// A stream restart does not move to another domain: what TLS and SASL proved was for the first one.
+		return streamerr.HostUnknown
+	}
+	c.domain = domain
+	if major, _, _ := strings.Cut(h.Version, "."); !supported(major) {
+		return streamerr.UnsupportedVersion // RFC 6120 §4.7.5
+	}
+	c.lang = h.Lang
+	if h.From != "" {
+		from, err := jid.Parse(h.From)
+		if err != nil {
+			return streamerr.ImproperAddressing
+		}
+		// RFC 6120 §4.7.1: once the client has authenticated, from has to be its own; before, it is a claim that nothing uses.
+		if !c.account.Equal(jid.JID{}) && !from.Bare().Equal(c.account) {
+			return streamerr.InvalidFrom // RFC 6120 §4.9.3.9
+		}
+		c.claimed = from.Bare().String()
+	}
+	return c.send(stream.AppendFeatures(c.header(), features()...))
+}
+
+// supported: RFC 6120 §4.7.5, a major version of at least 1.
+func supported(major string) bool {
+	n, err := strconv.ParseUint(major, 10, 16)
+	return err == nil && n >= 1
+}
+
+// header is the server's stream header (RFC 6120 §4.7).
+func (c *conn) header() []byte {
+	c.opened = true
+	from := c.domain
+	return stream.AppendHeader(nil, stream.Header{From: from, To: c.claimed, ID: newStreamID(), Version: "1.0", Lang: "en", Content: xmpp.NSClient})
+}
+
+// startTLS is RFC 6120 §5: nothing but <starttls/> is accepted on a stream without TLS.
+func (c *conn) startTLS(ctx context.Context) error {
+	err := c.openStream(func() []*xmpp.Element {
+		return []*xmpp.Element{xmpp.El(nsTLS, "starttls").Add(xmpp.El(nsTLS, "required"))} // RFC 6120 §5.3.1
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		ev, err := c.next()
+		if err != nil {
+			return err
+		}
+		switch {
+		case ev.Kind == stream.Close:
+			return errClosed
+		case ev.Kind == stream.Nonzas && ev.Element.Space == nsTLS && ev.Element.Local == "starttls":
+			if c.dec.Buffered() > 0 {
+				// RFC 6120 §5.4.3.3 and §5.3.4: whatever came in clear behind <starttls/> was not said by the client over TLS.
+				if err := c.send(xmpp.El(nsTLS, "failure").AppendTo(nil, "")); err != nil {
+					return err
+				}
+				return errClosed
+			}
+			if err := c.send(xmpp.El(nsTLS, "proceed").AppendTo(nil, "")); err != nil {
+				return err
+			}
+			if err := c.handshake(ctx, c.domain); err != nil {
+				return err
+			}
+			c.dec = stream.NewDecoder(xmpp.NSClient, c.cfg.Unauthenticated) // RFC 6120 §5.4.3.3: a new stream
+			c.opened = false
+			return nil
+		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "auth":
+			// RFC 6120 §6.5.4
+			if err := c.failure(ctx, "", auth.Failure{Condition: "encryption-required"}); err != nil {
+				return err
+			}
+			if c.tries++; c.tries >= c.cfg.LoginTries {
+				return streamerr.PolicyViolation
+			}
+		default:
+			return streamerr.NotAuthorized // RFC 6120 §4.9.3.12
+		}
+	}
+}
+
+// handshake takes the connection into TLS. The certificate is that of domain unless SNI names another domain served here.
+func (c *conn) handshake(ctx context.Context, domain string) error {
+	var alpn []string
+	if c.mode == DirectTLS {
+		alpn = []string{alpnClient}
+	}
+	t := tls.Server(c.sock, c.server.certs.ServerConfig(domain, alpn...))
+	if err := t.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	c.tls, c.wire = t, t
+	st := t.ConnectionState()
+	c.tlsState = &st
+	name := st.ServerName
+	if name == "" || !c.server.router.Serves(name) {
+		name = domain
+	}
+	c.channel = auth.Channel{TLS: &st, Cert: c.server.certs.Leaf(name), Remote: c.remote}
+	return nil
+}
+
+// limits is XEP-0478 §3.1.
+func (c *conn) limits(l stream.Limits) *xmpp.Element {
+	el := xmpp.El(nsLimits, "limits")
+	if l.Bytes > 0 {
+		el.Add(xmpp.El("", "max-bytes").Say(strconv.Itoa(l.Bytes)))
+	}
+	if c.cfg.PingAfter > 0 {
+		el.Add(xmpp.El("", "idle-seconds").Say(strconv.Itoa(int(c.cfg.PingAfter / time.Second))))
+	}
+	return el
+}
+
+// authenticate is RFC 6120 §6: up to LoginTries attempts on one stream, then success and a new stream.
+func (c *conn) authenticate(ctx context.Context) error {
+	offered := c.server.auth.Mechanisms(c.channel)
+	err := c.openStream(func() []*xmpp.Element {
+		mechanisms := xmpp.El(nsSASL, "mechanisms")
+		for _, m := range offered {
+			mechanisms.Add(xmpp.El("", "mechanism").Say(m))
+		}
+		bindings := xmpp.El(nsCB, "sasl-channel-binding") // XEP-0440 §3
+		for _, b := range c.server.auth.ChannelBindings(c.channel) {
+			bindings.Add(xmpp.El("", "channel-binding", "type", b))
+		}
+		features := []*xmpp.Element{mechanisms}
+		if len(bindings.Children) > 0 {
+			features = append(features, bindings)
+		}
+		if c.server.reg != nil {
+			if f := c.server.reg.StreamFeature(c.domain); f != nil {
+				features = append(features, f)
+			}
+		}
+		return append(features, c.limits(c.cfg.Unauthenticated))
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		ev, err := c.next()
+		if err != nil {
+			return err
+		}
+		switch {
+		case ev.Kind == stream.Close:
+			return errClosed
+		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "auth":
+			done, err := c.exchange(ctx, ev.Element, offered)
+			if err != nil {
+				return err
+			}
+			if done {
+				return nil
+			}
+			if c.tries++; c.tries >= c.cfg.LoginTries {
+				return streamerr.PolicyViolation // RFC 6120 §6.4.5
+			}
+		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "abort":
+			// RFC 6120 §6.4.4: there is nothing to abort between two exchanges, and the answer is the same.
+			if err := c.failure(ctx, "", auth.Failure{Condition: "aborted"}); err != nil {
+				return err
+			}
+			if c.tries++; c.tries >= c.cfg.LoginTries {
+				return streamerr.PolicyViolation
+			}
+		case ev.Kind == stream.Stanzas && c.server.reg != nil && registers(ev.Stanza):
+			if err := c.register(ctx, ev.Stanza); err != nil {
+				return err
+			}
+		default:
+			return streamerr.NotAuthorized // RFC 6120 §4.9.3.12
+		}
+	}
+}
+
+func registers(s *xmpp.Stanza) bool {
+	p, ok := s.Payload()
+	return s.IsRequest() && ok && p.Space == nsRegister && p.Local == "query"
+}
+
+// register answers in-band registration before authentication: XEP-0077 §3.1. The stanza's addresses are the client's claim.
+func (c *conn) register(ctx context.Context, iq *xmpp.Stanza) error {
+	if c.registrations++; c.registrations > 10 { // chosen: a form, a few names that are taken, a weak password
+		return streamerr.PolicyViolation
+	}
+	iq = iq.With(jid.JID{}, jid.JID{})
+	if iq.ID == "" {
+		return c.send(iq.Bounce(xmpp.ErrBadRequest).AppendTo(nil))
+	}
+	el, err := c.server.reg.Unauthenticated(ctx, c.domain, c.remote, iq)
+	if err != nil {
+		if _, expected := xmpp.AsStanzaError(err); !expected {
+			c.log.Error("register account", "err", err)
+		}
+		return c.send(iq.Bounce(err).AppendTo(nil))
+	}
+	return c.send(iq.Result(el).AppendTo(nil))
+}
+
+// exchange is one SASL exchange: RFC 6120 §6.4.2 to §6.4.6. done is set when the client has authenticated.
+func (c *conn) exchange(ctx context.Context, el *stream.Nonza, offered []string) (done bool, err error) {
+	name := el.Attr("mechanism")
+	ex, err := c.server.auth.Start(ctx, c.domain, name, c.channel, offered)
+	if err != nil {
+		return false, c.failure(ctx, "other", err)
+	}
+	for {
+		var challenge []byte
+		in, present, err := auth.DecodeBase64(el.Text())
+		if err == nil {
+			challenge, done, err = ex.Step(ctx, in, present)
+		}
+		if err != nil {
+			return false, c.failure(ctx, name, err)
+		}
+		text := ""
+		if challenge != nil {
+			text = base64.StdEncoding.EncodeToString(challenge)
+		}
+		if done {
+			c.account = ex.Account() // the identity of the session comes from here alone
+			c.server.metrics.auth.WithLabelValues(name, "success").Inc()
+			c.log = c.log.With("account", c.account.String())
+			c.log.Debug("authenticated", "mechanism", name)
+			if err := c.send(xmpp.El(nsSASL, "success").Say(text).AppendTo(nil, "")); err != nil {
+				return false, err
+			}
+			c.dec.Reset() // RFC 6120 §6.4.6: a new stream
+			c.opened = false
+			return true, nil
+		}
+		if err := c.send(xmpp.El(nsSASL, "challenge").Say(text).AppendTo(nil, "")); err != nil {
+			return false, err
+		}
+		ev, err := c.next()
+		switch {
+		case err != nil:
+			return false, err
+		case ev.Kind == stream.Close:
+			return false, errClosed
+		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "abort":
+			return false, c.failure(ctx, name, auth.Failure{Condition: "aborted"}) // RFC 6120 §6.5.1
+		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "response":
+			el = ev.Element
+		default:
+			return false, streamerr.NotAuthorized
+		}
+	}
+}
+
+// failure answers an exchange that failed: RFC 6120 §6.5.
+func (c *conn) failure(ctx context.Context, mechanism string, err error) error {
+	var f auth.Failure
+	if !errors.As(err, &f) {
+		if ctx.Err() != nil {
+			return err
+		}
+		c.log.Error("authenticate", "err", err)
+		f = auth.Failure{Condition: "temporary-auth-failure"} // RFC 6120 §6.5.11
+	}
+	if mechanism != "" {
+		c.server.metrics.auth.WithLabelValues(mechanism, f.Condition).Inc()
+	}
+	c.log.Info("authentication failed", "mechanism", mechanism, "condition", f.Condition)
+	el := xmpp.El(nsSASL, "failure").Add(xmpp.El("", f.Condition))
+	if f.Text != "" {
+		el.Add(xmpp.El("", "text", "xml:lang", "en").Say(f.Text))
+	}
+	return c.send(el.AppendTo(nil, ""))
+}
+
+// bind is RFC 6120 §7: the only thing that an authenticated stream accepts before it is bound.
+func (c *conn) bind(ctx context.Context) error {
+	err := c.openStream(func() []*xmpp.Element {
+		features := []*xmpp.Element{
+			xmpp.El(nsBind, "bind").Add(xmpp.El("", "required")),
+			xmpp.El(nsSession, "session").Add(xmpp.El("", "optional")), // old clients want it announced
+		}
+		for _, f := range c.server.router.Registry().StreamFeatures {
+			if el := f(c.domain); el != nil {
+				features = append(features, el)
+			}
+		}
+		return append(features, c.limits(c.cfg.Authenticated))
+	})
+	if err != nil {
+		return err
+	}
+	for tries := 0; tries < 10; tries++ { // chosen: a client that cannot get a resource in ten tries will not
+		ev, err := c.next()
+		if err != nil {
+			return err
+		}
+		if ev.Kind == stream.Close {
+			return errClosed
+		}
+		if ev.Kind != stream.Stanzas || ev.Stanza.Kind != xmpp.IQ || !ev.Stanza.Has(nsBind, "bind") {
+			return streamerr.NotAuthorized // RFC 6120 §7.1
+		}
+		iq := ev.Stanza.With(jid.JID{}, jid.JID{})
+		resource, err := requested(iq)
+		if err == nil {
+			// Clients take whatever comes before the answer for the answer: what is routed to the new session waits in the outbox until run.
+			c.out.Store(c.newOutbox())
+			if c.session, err = c.server.router.Bind(ctx, c.account, resource, c); err == nil {
+				full := c.session.JID()
+				c.log = c.log.With("resource", full.Resourcepart())
+				result := iq.Result(xmpp.El(nsBind, "bind").Add(xmpp.El("", "jid").Say(full.String())))
+				return c.send(result.AppendTo(nil))
+			}
+		}
+		if err := c.send(iq.Bounce(err).AppendTo(nil)); err != nil {
+			return err
+		}
+	}
+	return streamerr.PolicyViolation
+}
+
+// requested is the resource that a bind request asks for, "" for one that the server generates (RFC 6120 §7.6, §7.7).
+func requested(iq *xmpp.Stanza) (string, error) {
+	if iq.Type != "set" || iq.ID == "" || len(iq.Spans()) != 1 {
+		return "", xmpp.ErrBadRequest
+	}
+	var v struct {
+		Resource string `xml:"urn:ietf:params:xml:ns:xmpp-bind resource"`
+	}
+	p, _ := iq.Payload()
+	if err := p.Decode(&v); err != nil {
+		return "", xmpp.Fail(stanza.Modify, stanza.BadRequest, "")
+	}
+	return v.Resource, nil
+}

@@ -1,0 +1,245 @@
+package c2s
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"balcony/xmpp"
+)
+
+var (
+	errOutboxFull = errors.New("the client does not read and its outbox is full")
+	errEnded      = errors.New("the session has ended")
+)
+
+// outbox is what a session has still to write: bounded in bytes, filled from any goroutine without blocking, written by whoever flushes it
+// first, many stanzas with one write.
+type outbox struct {
+	// Static after construction.
+	write func([]byte) error // does not block; an error is final
+	fail  func(error)        // called once, when write failed or the bound is reached, never with mu held
+	limit int
+
+	mu sync.Mutex
+	// Guarded by mu.
+	queue    []entry
+	size     int     // bytes in queue and inflight
+	inflight []entry // given to TLS, not yet taken whole by the kernel
+	writing  bool    // somebody is in flush
+	stalled  bool    // the kernel takes no more until unstall is called
+	closed   bool
+	spare    []entry // the last queue's memory, for the next one
+	put, out uint64  // entries that were taken, and that were written
+	waiters  []waiter
+}
+
+// waiter waits until out has reached n.
+type waiter struct {
+	n    uint64
+	done chan struct{}
+}
+
+// entry is a stanza, or bytes of the stream itself.
+type entry struct {
+	stanza *xmpp.Stanza
+	raw    []byte
+}
+
+func (e entry) size() int {
+	if e.stanza != nil {
+		return e.stanza.Size()
+	}
+	return len(e.raw)
+}
+
+// Enqueue takes a stanza; false when the session is over or its bound is reached, which ends it.
+func (o *outbox) Enqueue(ctx context.Context, s *xmpp.Stanza) bool {
+	return o.add(ctx, entry{stanza: s})
+}
+
+func (o *outbox) add(ctx context.Context, e entry) bool {
+	n := e.size()
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return false
+	}
+	if o.size+n > o.limit && o.size > 0 {
+		o.end()
+		o.mu.Unlock()
+		o.fail(errOutboxFull)
+		return false
+	}
+	if o.queue == nil {
+		o.queue, o.spare = o.spare, nil
+	}
+	o.queue = append(o.queue, e)
+	o.size += n
+	o.put++
+	o.mu.Unlock()
+	if b := xmpp.BatchFrom(ctx); b != nil {
+		b.Add(o)
+		return true
+	}
+	o.Flush()
+	return true
+}
+
+// maxWrite is how much is encoded before it is written: one TLS record.
+const maxWrite = 16 << 10
+
+// Flush writes what is queued, unless somebody else does already or the peer does not read.
+func (o *outbox) Flush() {
+	o.mu.Lock()
+	for !o.writing && !o.stalled && !o.closed && len(o.queue) > 0 {
+		o.writing = true
+		q := o.queue
+		o.queue = nil
+		// What the kernel does not take is not lost with the connection: it stays in inflight until drained.
+		o.inflight = q
+		o.mu.Unlock()
+		err := o.encode(q)
+		o.mu.Lock()
+		o.writing = false
+		if err != nil {
+			o.end()
+			o.mu.Unlock()
+			o.fail(err)
+			return
+		}
+		if !o.stalled {
+			o.sent()
+		}
+	}
+	o.mu.Unlock()
+}
+
+// sent forgets what was written. It is called with mu held.
+func (o *outbox) sent() {
+	for _, e := range o.inflight {
+		o.size -= e.size()
+	}
+	o.out += uint64(len(o.inflight))
+	for len(o.waiters) > 0 && o.waiters[0].n <= o.out {
+		close(o.waiters[0].done)
+		o.waiters = o.waiters[1:]
+	}
+	if o.queue == nil && cap(o.inflight) <= 64 { // chosen: an idle session keeps no list of its busiest moment
+		clear(o.inflight)
+		o.spare = o.inflight[:0]
+	}
+	o.inflight = nil
+}
+
+func (o *outbox) encode(q []entry) error {
+	buf := getBuffer()
+	for _, e := range q {
+		if e.stanza != nil {
+			buf = e.stanza.AppendTo(buf)
+		} else {
+			buf = append(buf, e.raw...)
+		}
+		if len(buf) >= maxWrite {
+			if err := o.write(buf); err != nil {
+				return err
+			}
+			buf = buf[:0]
+		}
+	}
+	var err error
+	if len(buf) > 0 {
+		err = o.write(buf)
+	}
+	putBuffer(buf)
+	return err
+}
+
+// stall and unstall tell whether the kernel takes more; the socket calls them in the order of what happens.
+func (o *outbox) stall() {
+	o.mu.Lock()
+	o.stalled = true
+	o.mu.Unlock()
+}
+
+func (o *outbox) unstall() {
+	o.mu.Lock()
+	o.stalled = false
+	if !o.writing {
+		o.sent()
+	}
+	o.mu.Unlock()
+}
+
+// drained goes on after unstall, or ends the outbox.
+func (o *outbox) drained(err error) {
+	if err == nil {
+		o.Flush()
+		return
+	}
+	o.mu.Lock()
+	o.end()
+	o.mu.Unlock()
+	o.fail(err)
+}
+
+// end refuses further entries. It is called with mu held.
+func (o *outbox) end() {
+	o.closed = true
+	for _, w := range o.waiters {
+		close(w.done)
+	}
+	o.waiters = nil
+}
+
+// Written waits until the kernel has taken everything that was put before.
+func (o *outbox) Written(ctx context.Context) error {
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return errEnded
+	}
+	w := waiter{n: o.put, done: make(chan struct{})}
+	if o.out >= w.n {
+		o.mu.Unlock()
+		return nil
+	}
+	o.waiters = append(o.waiters, w)
+	o.mu.Unlock()
+	o.Flush()
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.out < w.n {
+		return errEnded
+	}
+	return nil
+}
+
+// close refuses further stanzas and returns those that were not written, in order.
+func (o *outbox) close() []*xmpp.Stanza {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.end()
+	var left []*xmpp.Stanza
+	for _, list := range [][]entry{o.inflight, o.queue} {
+		for _, e := range list {
+			if e.stanza != nil {
+				left = append(left, e.stanza)
+			}
+		}
+	}
+	o.inflight, o.queue, o.spare, o.size = nil, nil, nil, 0
+	return left
+}
+
+// bytes is how much waits to be written.
+func (o *outbox) bytes() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.size
+}
