@@ -174,7 +174,7 @@ func (d *Decoder) nonza(b []byte) *Nonza {
 		declared = declared || string(b[a.lo:a.hi]) == "xmlns"
 	}
 	raw := append(make([]byte, 0, len(b)+64), b[:s.root.hi]...)
-	if !declared && len(d.def) > 0 {
+	if !declared {
 		raw = append(raw, " xmlns='"...)
 		raw = append(xmpp.AppendEscaped(raw, string(d.def)), '\'')
 	}
