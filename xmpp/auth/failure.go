@@ -27,6 +27,9 @@ type Failure struct {
 	Condition string
 	// Text is for <text/>: English, without anything that the client did not say itself; mostly empty.
 	Text string
+	// Unbound says that the exchange ended over channel binding before anything about a password was claimed: it is no guess. Clients that only
+	// know tls-unique, or do not tell the lack of it from the lack of -PLUS, fail so with every SCRAM mechanism before they try PLAIN.
+	Unbound bool
 
 	cause error // for the log; holds no password, key, proof or nonce
 }

@@ -95,6 +95,7 @@ func (s scram) bindings(f clientFirst) ([]string, error) {
 		// left is weaker than we allow to a client that can do more.
 		fl := failf(mechanismTooWeak, "client believes that no channel binding was offered: downgrade")
 		fl.Text = "Channel binding was offered, but the offer did not reach the client."
+		fl.Unbound = true
 		return nil, fl
 	case f.binding == "":
 		return []string{base64.StdEncoding.EncodeToString([]byte(f.header))}, nil
@@ -104,6 +105,7 @@ func (s scram) bindings(f clientFirst) ([]string, error) {
 		// RFC 5802 §6: MUST fail. RFC 6120 §6.5.10: "some generic authentication failure".
 		fl := failf(notAuthorized, "channel binding type is unknown or not available")
 		fl.Text = "This type of channel binding is not available."
+		fl.Unbound = true
 		return nil, fl
 	}
 	values := make([]string, 0, len(data))

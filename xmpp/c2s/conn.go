@@ -49,6 +49,7 @@ type conn struct {
 	lang          string
 	account       jid.JID // what SASL proved
 	tries         int
+	unbound       int // of these: failed over channel binding, without a guess at a password
 	registrations int
 	batch         xmpp.Batch
 	budget        budget

@@ -261,7 +261,7 @@ func (c *conn) authenticate(ctx context.Context) error {
 			if done {
 				return nil
 			}
-			if c.tries++; c.tries >= c.cfg.LoginTries {
+			if c.tries++; c.tries-c.unbound >= c.cfg.LoginTries {
 				return streamerr.PolicyViolation // RFC 6120 §6.4.5
 			}
 		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "abort":
@@ -366,6 +366,9 @@ func (c *conn) failure(ctx context.Context, mechanism string, err error) error {
 		}
 		c.log.Error("authenticate", "err", err)
 		f = auth.Failure{Condition: "temporary-auth-failure"} // RFC 6120 §6.5.11
+	}
+	if f.Unbound && c.unbound < len(c.server.auth.Mechanisms(c.channel)) {
+		c.unbound++
 	}
 	if mechanism != "" {
 		c.server.metrics.auth.WithLabelValues(mechanism, f.Condition).Inc()

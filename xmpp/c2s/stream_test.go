@@ -2,6 +2,7 @@ package c2s_test
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"strings"
@@ -233,6 +234,29 @@ func TestLoginTries(t *testing.T) {
 	c.ExpectElement("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><aborted/></failure>")
 	c.ExpectElement("<stream:error><policy-violation xmlns='" + streams + "'/></stream:error>")
 	c.End()
+}
+
+// A client that knows no channel binding of ours, and says of every SCRAM mechanism that it could do better, still gets to PLAIN: these
+// failures are not guesses. slixmpp before 1.8.6 behaves so on TLS 1.3.
+func TestLoginWithoutUsableChannelBinding(t *testing.T) {
+	srv := xmpptest.New(t)
+	srv.Account("romeo@localhost")
+	c := srv.Dial()
+	c.Open("localhost")
+	c.StartTLS(nil)
+	c.Open("localhost")
+	for mechanism, first := range map[string]string{
+		"SCRAM-SHA-512-PLUS": "p=tls-unique,,n=romeo,r=abc", "SCRAM-SHA-256-PLUS": "p=tls-unique,,n=romeo,r=abc", "SCRAM-SHA-1-PLUS": "p=tls-unique,,n=romeo,r=abc",
+		"SCRAM-SHA-512": "y,,n=romeo,r=abc", "SCRAM-SHA-256": "y,,n=romeo,r=abc", "SCRAM-SHA-1": "y,,n=romeo,r=abc",
+	} {
+		c.Write("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='" + mechanism + "'>" + base64.StdEncoding.EncodeToString([]byte(first)) + "</auth>")
+		if e := c.Element(); e.Local != "failure" {
+			t.Fatalf("%s: %s", mechanism, e)
+		}
+	}
+	if err := c.Authenticate(sasl.Plain, "romeo", "romeo"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A failed try is followed by a good one on the same stream (RFC 6120 §6.4.5).
