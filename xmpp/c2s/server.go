@@ -79,6 +79,9 @@ func New(cfg Config, r *router.Router, a *auth.Authenticator, certs Certificates
 	return s
 }
 
+// Accepted is the number of connections accepted so far.
+func (s *Server) Accepted() uint64 { return s.nextID.Load() }
+
 // SetConfig changes the limits of connections that are accepted from now on.
 func (s *Server) SetConfig(cfg Config) { s.config.Store(&cfg) }
 

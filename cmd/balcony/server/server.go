@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ type Server struct {
 	started  time.Time
 	pipeline string
 
+	ctx     context.Context // ends with Shutdown
+	cancel  context.CancelFunc
 	serving sync.WaitGroup
 
 	mu sync.Mutex
@@ -53,6 +56,7 @@ func New(ctx context.Context, cfg *config.Config, set *certs.Set, log *slog.Logg
 	s := &Server{log: log, certs: set, cfg: cfg, version: version, started: time.Now(), metrics: prometheus.NewRegistry(),
 		listeners: make(map[string][]net.Listener), failed: make(chan error, 16)}
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	db, err := storage.Open(ctx, storage.Config{Driver: cfg.Storage.Driver, DSN: cfg.Storage.DSN}, cfg.Data, storageLimits(cfg), log)
 	if err != nil {
 		return nil, err
@@ -139,6 +143,12 @@ func (s *Server) domain(name string) (config.Domain, bool) {
 func (s *Server) Start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.serving.Go(func() { giveBack(s.ctx, s.c2s.Accepted) })
+	if addr := os.Getenv(pprofEnv); addr != "" {
+		if err := s.profile(addr); err != nil {
+			return err
+		}
+	}
 	for _, l := range []struct {
 		name  string
 		addrs []string
@@ -195,6 +205,7 @@ func (s *Server) Reload(cfg *config.Config) error {
 // the database.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.c2s.Shutdown(ctx)
+	s.cancel()
 	s.serving.Wait()
 	return errors.Join(err, s.db.Close())
 }
