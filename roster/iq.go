@@ -24,26 +24,36 @@ func (m *Module) get(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error)
 		return nil, xmpp.ErrBadRequest // RFC 6121 §2.1.3: without items
 	}
 	sess := m.session(s)
-	r := resourceOf(sess)
-	if r == nil {
+	if sess == nil || resourceOf(sess) == nil {
 		return nil, xmpp.ErrDrop // it has ended
 	}
-	a := r.account
-	if err := a.take(ctx); err != nil {
+	after := pace{to: sess}
+	size, err := m.answer(ctx, sess, s, q.Ver)
+	if err != nil {
 		return nil, err
 	}
+	after.sent(ctx, size) // a roster may be larger than all the rest that a login brings
+	return nil, xmpp.ErrDrop
+}
+
+// answer sends the answer to a roster get and returns how many bytes that were.
+func (m *Module) answer(ctx context.Context, sess xmpp.Session, s *xmpp.Stanza, ver *string) (size int, err error) {
+	r := resourceOf(sess)
+	a := r.account
+	if err := a.take(ctx); err != nil {
+		return 0, err
+	}
 	defer a.give()
-	if q.Ver != nil {
-		if known, ok := parseVersion(*q.Ver); ok {
-			done, err := m.catchUp(ctx, a, sess, s, known)
-			if err != nil || done {
-				return nil, orDrop(err)
+	if ver != nil {
+		if known, ok := parseVersion(*ver); ok {
+			if size, err = m.catchUp(ctx, a, sess, s, known); err != nil || size > 0 {
+				return size, err
 			}
 		}
 	}
 	items, version, err := m.store.Roster(ctx, a.bare)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	a.fill(items, version)
 	el := queryElement(version)
@@ -53,38 +63,34 @@ func (m *Module) get(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error)
 		}
 	}
 	r.interested = true
-	sess.Enqueue(ctx, s.Result(el))
-	return nil, xmpp.ErrDrop
+	result := s.Result(el)
+	if b := xmpp.BatchFrom(ctx); b != nil && result.Size() > portion {
+		b.Flush() // an empty outbox takes any stanza
+	}
+	sess.Enqueue(ctx, result)
+	return result.Size(), nil
 }
 
 // catchUp answers a client that knows a version: an empty result, then one push for every item that has changed since (RFC 6121 §2.6.3).
-// false when it needs the whole roster. The caller holds the turn.
-func (m *Module) catchUp(ctx context.Context, a *account, sess xmpp.Session, s *xmpp.Stanza, known int64) (bool, error) {
+// It returns how many bytes that were, 0 when the client needs the whole roster. The caller holds the turn.
+func (m *Module) catchUp(ctx context.Context, a *account, sess xmpp.Session, s *xmpp.Stanza, known int64) (size int, err error) {
 	var items []Item
 	if now, ok := a.currentVersion(); !ok || now != known {
-		var err error
 		items, _, ok, err = m.store.RosterSince(ctx, a.bare, known)
-		if err != nil {
-			return false, err
-		}
-		if !ok || len(items) > maxInterim {
-			return false, nil
+		if err != nil || !ok || len(items) > maxInterim {
+			return 0, err
 		}
 	}
 	resourceOf(sess).interested = true
-	sess.Enqueue(ctx, s.Result(nil))
+	send := func(s *xmpp.Stanza) {
+		sess.Enqueue(ctx, s)
+		size += s.Size()
+	}
+	send(s.Result(nil))
 	for _, it := range items {
-		sess.Enqueue(ctx, pushTo(sess, pushOf(it, it.Version)))
+		send(pushTo(sess, pushOf(it, it.Version)))
 	}
-	return true, nil
-}
-
-// orDrop ends a request whose answer is sent already.
-func orDrop(err error) error {
-	if err == nil {
-		return xmpp.ErrDrop
-	}
-	return err
+	return size, nil
 }
 
 // set carries out a roster set (RFC 6121 §2.3, §2.4, §2.5). The pushes are queued before the result, which §2.3.2 leaves open.

@@ -110,33 +110,39 @@ func (m *Module) reaches(ctx context.Context, a *account, to jid.JID) bool {
 // arrive gives a resource that has become available what it has missed: the presence of the account's other resources and of the
 // contacts (RFC 6121 §4.2.2, §4.3.1), and subscription requests that wait for an answer (§3.1.3 rule 4).
 func (m *Module) arrive(ctx context.Context, a *account, s xmpp.Session) {
+	p := &pace{to: s}
 	first := true
 	for _, other := range m.available(a.bare) {
 		if other != s {
 			first = false
-			m.show(ctx, other, s.JID())
+			if !p.sent(ctx, m.show(ctx, other, s.JID())) {
+				return
+			}
 		}
 	}
 	for _, to := range a.where(func(p parts) bool { return p.to }) {
-		m.look(ctx, a, s, to)
+		if !m.look(ctx, a, p, to) {
+			return
+		}
 	}
 	if first {
 		m.askAgain(ctx, a)
 	}
-	m.showRequests(ctx, a, s)
+	m.showRequests(ctx, a, p)
 }
 
-// look fetches the presence of a contact for a session. RFC 6121 §4.3.1: no probe is needed for an account here.
-func (m *Module) look(ctx context.Context, a *account, s xmpp.Session, to jid.JID) {
+// look fetches the presence of a contact for a session; false when that takes no more. RFC 6121 §4.3.1: no probe is needed for an
+// account here.
+func (m *Module) look(ctx context.Context, a *account, p *pace, to jid.JID) bool {
 	if !m.srv.Serves(to.Domainpart()) {
 		probe := xmpp.New(xmpp.Presence, "probe", to, a.bare)
 		probe.ID = rand.Text()
 		m.srv.Route(ctx, probe)
-		return
+		return true
 	}
 	online := m.available(to)
 	if len(online) == 0 || m.blocks(ctx, to, a.bare) {
-		return
+		return true
 	}
 	_, from, err := m.Subscribed(ctx, to, a.bare)
 	switch {
@@ -147,9 +153,12 @@ func (m *Module) look(ctx context.Context, a *account, s xmpp.Session, to jid.JI
 		m.srv.Route(ctx, xmpp.New(xmpp.Presence, "unsubscribed", a.bare, to))
 	default:
 		for _, o := range online {
-			m.show(ctx, o, s.JID())
+			if !p.sent(ctx, m.show(ctx, o, p.to.JID())) {
+				return false
+			}
 		}
 	}
+	return true
 }
 
 // maxAskAgain bounds the requests that are sent again at one login. chosen: more than a person has waiting.
@@ -172,7 +181,7 @@ func (m *Module) askAgain(ctx context.Context, a *account) {
 }
 
 // showRequests gives a session the subscription requests that wait for the owner's answer.
-func (m *Module) showRequests(ctx context.Context, a *account, s xmpp.Session) {
+func (m *Module) showRequests(ctx context.Context, a *account, p *pace) {
 	if len(a.where(func(p parts) bool { return p.in })) == 0 {
 		return
 	}
@@ -182,8 +191,12 @@ func (m *Module) showRequests(ctx context.Context, a *account, s xmpp.Session) {
 		return
 	}
 	for _, it := range items {
-		if it.In && !m.blocks(ctx, a.bare, it.Contact) {
-			s.Enqueue(ctx, it.kept(a.bare))
+		if !it.In || m.blocks(ctx, a.bare, it.Contact) {
+			continue
+		}
+		request := it.kept(a.bare)
+		if !p.to.Enqueue(ctx, request) || !p.sent(ctx, request.Size()) {
+			return
 		}
 	}
 }
@@ -199,25 +212,25 @@ func (m *Module) available(bare jid.JID) []xmpp.Session {
 	return list
 }
 
-// show sends a session's current presence to somebody. The session's reader may change it at the same time and be first with what comes
-// later, so what was sent is compared with what is current afterwards.
-func (m *Module) show(ctx context.Context, s xmpp.Session, to jid.JID) {
+// show sends a session's current presence to somebody, and returns how many bytes that were. The session's reader may change it at the
+// same time and be first with what comes later, so what was sent is compared with what is current afterwards.
+func (m *Module) show(ctx context.Context, s xmpp.Session, to jid.JID) (size int) {
 	p := s.Presence()
 	if p == nil {
-		return
+		return 0
 	}
-	m.srv.Route(ctx, p.WithTo(to))
 	for {
-		now := s.Presence()
-		if now == p {
-			return
-		}
-		p = now
-		if p == nil {
-			m.hide(ctx, s, to)
-			return
-		}
 		m.srv.Route(ctx, p.WithTo(to))
+		size += p.Size()
+		switch now := s.Presence(); now {
+		case p:
+			return size
+		case nil:
+			m.hide(ctx, s, to)
+			return size
+		default:
+			p = now
+		}
 	}
 }
 
