@@ -103,7 +103,7 @@ type Listen struct {
 type Storage struct {
 	// "sqlite": embedded, nothing to set up; "postgres": a PostgreSQL server.
 	Driver string `toml:"driver"`
-	// For sqlite the database file, empty for balcony.db in the data folder. For postgres a connection string of github.com/lib/pq such as
+	// For sqlite the database file, empty for balcony.db in the data folder, ":memory:" to keep nothing. For postgres a connection string of github.com/lib/pq such as
 	// "postgres://balcony@/balcony?host=/run/postgresql"; what it leaves out comes from the PG* environment variables, so a password
 	// need not stand here.
 	DSN string `toml:"dsn"`

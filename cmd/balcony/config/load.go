@@ -69,17 +69,9 @@ func (c *Config) resolvePaths() {
 	for i := range c.TLS.CA {
 		resolve(&c.TLS.CA[i])
 	}
-	if c.Storage.Driver == SQLite && c.Storage.DSN != ":memory:" && !strings.HasPrefix(c.Storage.DSN, "file:") {
+	if c.Storage.Driver == SQLite && c.Storage.DSN != ":memory:" {
 		resolve(&c.Storage.DSN)
 	}
-}
-
-// DSN is what to open the database with: Storage.DSN, or the file in the data folder.
-func (c *Config) DSN() string {
-	if c.Storage.Driver == SQLite && c.Storage.DSN == "" {
-		return filepath.Join(c.Data, "balcony.db")
-	}
-	return c.Storage.DSN
 }
 
 // IsSet reports whether the file sets the key, for example "listen.s2s".
@@ -111,6 +103,9 @@ func (c *Config) problems() []*Error {
 	v.domains()
 	v.listen()
 	v.oneOf("storage.driver", c.Storage.Driver, SQLite, Postgres)
+	if c.Storage.Driver == SQLite && strings.ContainsAny(c.Storage.DSN, ":?") && c.Storage.DSN != ":memory:" {
+		v.fail("storage.dsn", "storage.dsn: with sqlite it is the path of a file, without : and ?")
+	}
 	if c.S2S.DNS != "" {
 		v.address("s2s.dns", c.S2S.DNS, 1)
 	}
