@@ -67,7 +67,7 @@ func Scenarios(rates []int) []Scenario {
 		all = append(all, Scenario{head, true, r, pairAccounts, OpenLoop})
 	}
 	return append(all,
-		Scenario{Heading{"login", "login: TCP, STARTTLS, SASL, bind, roster, presence, and the end of the session"}, true, 0, loginAccounts, Login},
+		Scenario{Heading{"login", "TCP, STARTTLS, SASL, bind, roster, presence, and the end of the session"}, true, 0, loginAccounts, Login},
 		Scenario{Heading{"fanout", "presence received, fan-out to all contacts"}, false, 0, fanoutAccounts, Fanout},
 		Scenario{Heading{"offline", "offline message stored, delivered"}, false, 0, offlineAccounts, Offline},
 		Scenario{Heading{"memory", "resident memory of idle TLS sessions"}, true, 0, memoryAccounts, Memory},
@@ -112,6 +112,7 @@ func (r *Run) mark() (m mark, err error) {
 // usage is what happened in a measured window.
 type usage struct {
 	elapsed, cpu time.Duration
+	rest         time.Duration // part of elapsed in which no operation was waited for
 	driver       time.Duration // CPU time of this program
 	others       time.Duration // CPU time of all other processes of the machine: the noise
 }
@@ -134,7 +135,7 @@ func (u usage) perOp(prefix, op string, n int64) ([]Metric, error) {
 	}
 	return []Metric{
 		{prefix + "cpu", "server CPU, µs per " + op, float64(u.cpu.Nanoseconds()) / 1e3 / float64(n)},
-		{prefix + "rate", op + "s per second", float64(n) / u.elapsed.Seconds()},
+		{prefix + "rate", op + "s per second", float64(n) / (u.elapsed - u.rest).Seconds()},
 		{prefix + "load", "server CPU, cores", u.cpu.Seconds() / u.elapsed.Seconds()},
 		{prefix + "driver", "driver CPU, cores", u.driver.Seconds() / u.elapsed.Seconds()},
 		{prefix + "others", "other processes' CPU, cores", u.others.Seconds() / u.elapsed.Seconds()},

@@ -98,7 +98,7 @@ func (r *Run) measure(ctx context.Context, workers, n int, do func(ctx context.C
 		return usage{}, err
 	}
 	use, err := r.end(m)
-	use.elapsed -= offlineSettle
+	use.rest = offlineSettle
 	return use, err
 }
 

@@ -95,7 +95,7 @@ func (e *Env) certificate() error {
 		Subject:      pkix.Name{CommonName: e.Domain},
 		DNSNames:     []string{e.Domain},
 		NotBefore:    now.Add(-time.Hour),
-		NotAfter:     now.AddDate(0, 0, 7),
+		NotAfter:     now.AddDate(1, 0, 0),
 		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IsCA:         true, BasicConstraintsValid: true,
