@@ -89,8 +89,21 @@ func (m *Module) release(a *account) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	a.refs--
-	if a.refs == 0 {
+	if a.refs == 0 && m.accounts[a.key] == a {
 		delete(m.accounts, a.key)
+	}
+}
+
+// abandon leaves what is kept of an account to the sessions that it has, without contacts: it is being deleted, and another account may
+// get its name before these sessions have ended.
+func (m *Module) abandon(bare jid.JID) {
+	key := bare.String()
+	m.mu.Lock()
+	a := m.accounts[key]
+	delete(m.accounts, key)
+	m.mu.Unlock()
+	if a != nil {
+		a.fill(nil, 0)
 	}
 }
 
@@ -134,7 +147,7 @@ func (m *Module) load(ctx context.Context, a *account) error {
 	return nil
 }
 
-// fill makes the cache agree with items. The caller holds the turn.
+// fill makes the cache agree with items. The caller holds the turn, unless nobody else will find the account.
 func (a *account) fill(items []Item, version int64) {
 	contacts := make(map[string]contact, len(items))
 	var subscribers []jid.JID

@@ -155,3 +155,31 @@ func TestContactsOfDeletedAccount(t *testing.T) {
 		t.Errorf("romeo's roster still has %+v", it)
 	}
 }
+
+// An account that gets the name of a deleted one inherits nothing, even while sessions of the old one are still there.
+func TestNameOfDeletedAccountInheritsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.friends("juliet@localhost", "romeo@localhost")
+	r, old := w.online("romeo@localhost/orchard"), w.online("juliet@localhost/old")
+	juliet := jid.MustParse("juliet@localhost")
+	for _, h := range w.router.Registry().DeletedHooks {
+		h(w.ctx, juliet)
+	}
+	if err := w.db.DeleteAccount(w.ctx, juliet); err != nil {
+		t.Fatal(err)
+	}
+	w.router.Forget(juliet)
+	r.take()
+	j := w.online("juliet@localhost/new")
+	old.send("<presence><show>away</show></presence>")
+	old.close()
+	j.send("<presence><show>xa</show></presence>")
+	r.gets()
+	j.take()
+	r.send("<presence><show>dnd</show></presence>")
+	j.gets()
+	j.close()
+	if w.roster.Cached(juliet) {
+		t.Error("juliet is cached after her last session")
+	}
+}

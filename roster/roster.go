@@ -31,7 +31,7 @@ type Config struct {
 	Name     int // bytes of the longest name of an item (RFC 6121 §2.3.3)
 	Group    int // bytes of the longest name of a group (RFC 6121 §2.3.3)
 	Groups   int // groups of one item
-	Request  int // bytes of a subscription request that is kept whole; of a larger one only the addresses are (RFC 6121 §3.1.3)
+	Request  int // bytes of a subscription request that is kept whole, at most what the Store takes; of a larger one only the addresses are (RFC 6121 §3.1.3)
 	Directed int // entities that one session may have sent directed presence to at a time (RFC 6121 §4.6.1)
 }
 

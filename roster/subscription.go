@@ -164,6 +164,7 @@ func (m *Module) carryOut(ctx context.Context, a *account, contact jid.JID, do A
 
 // deleted tells the contacts of an account that is being removed, as if it had removed each of them from its roster.
 func (m *Module) deleted(ctx context.Context, bare jid.JID) {
+	m.abandon(bare)
 	a := m.acquire(bare)
 	defer m.release(a)
 	items, _, err := m.store.Roster(ctx, bare)
