@@ -16,6 +16,8 @@ type engine struct {
 	// writes has one connection, the writer's. reads has a few; nil when only the writer's connection sees the data.
 	writes, reads *sql.DB
 
+	// begin starts a transaction that will write.
+	begin string
 	// migrationLock is run first in the transaction of a migration: two processes may start at the same time.
 	migrationLock string
 	// lockAccount finds the id of an account ($1 domain, $2 localpart) and keeps other processes from changing the account's rows until the
@@ -52,17 +54,25 @@ func (e *engine) wrap(err error) error {
 type queries struct {
 	ctx     context.Context
 	prepare func(ctx context.Context, text string) (*sql.Stmt, error)
+	failed  *error // set to the error of any statement; nil outside of a transaction
+}
+
+func (q queries) note(err error) error {
+	if err != nil && q.failed != nil {
+		*q.failed = err
+	}
+	return err
 }
 
 // exec runs a statement and returns how many rows it changed.
 func (q queries) exec(text string, args ...any) (int64, error) {
 	st, err := q.prepare(q.ctx, text)
 	if err != nil {
-		return 0, err
+		return 0, q.note(err)
 	}
 	res, err := st.ExecContext(q.ctx, args...)
 	if err != nil {
-		return 0, err
+		return 0, q.note(err)
 	}
 	return res.RowsAffected()
 }
@@ -71,24 +81,24 @@ func (q queries) exec(text string, args ...any) (int64, error) {
 func (q queries) row(text string, args []any, dest ...any) (found bool, err error) {
 	st, err := q.prepare(q.ctx, text)
 	if err != nil {
-		return false, err
+		return false, q.note(err)
 	}
 	err = st.QueryRowContext(q.ctx, args...).Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
-	return err == nil, err
+	return err == nil, q.note(err)
 }
 
 // rows calls each for every row that text gives; it scans with what it is given.
 func (q queries) rows(text string, args []any, each func(scan func(dest ...any) error) error) error {
 	st, err := q.prepare(q.ctx, text)
 	if err != nil {
-		return err
+		return q.note(err)
 	}
 	rows, err := st.QueryContext(q.ctx, args...)
 	if err != nil {
-		return err
+		return q.note(err)
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -96,7 +106,7 @@ func (q queries) rows(text string, args []any, each func(scan func(dest ...any) 
 			return err
 		}
 	}
-	return errors.Join(rows.Err(), rows.Close())
+	return q.note(errors.Join(rows.Err(), rows.Close()))
 }
 
 // prepared keeps the prepared statements of a pool, one a text.

@@ -52,6 +52,7 @@ func openPostgres(dsn string, timeout time.Duration) (*engine, error) {
 
 	e := &engine{
 		name:          "postgres",
+		begin:         "BEGIN",
 		migrationLock: "SELECT pg_advisory_xact_lock(7449354444534473059)", // chosen: any number that nobody else takes
 		lockAccount:   "SELECT id FROM account WHERE domain = $1 AND localpart = $2 FOR NO KEY UPDATE",
 		words: strings.NewReplacer(

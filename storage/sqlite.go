@@ -5,25 +5,29 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
 const (
-	sqliteBusy    = "5000"  // ms; chosen: another process (balcony user add) holds the write lock for some milliseconds
-	sqliteCache   = "-8000" // KiB of pages that the writer keeps; chosen: the inner pages of all indexes of some million rows
-	sqliteReaders = 4       // chosen: reads are short and in the page cache; more only help with more processors
+	sqliteBusy    = 5 * time.Second // chosen: another process (balcony user add) holds the write lock for some milliseconds
+	sqliteCache   = "-8000"         // KiB of pages that the writer keeps; chosen: the inner pages of all indexes of some million rows
+	sqliteReaders = 4               // chosen: reads are short and in the page cache; more only help with more processors
 )
 
 // openSQLite opens the database in the file at path, or in memory for ":memory:".
-func openSQLite(path, dataDir string) (*engine, error) {
+func openSQLite(ctx context.Context, path, dataDir string) (*engine, error) {
 	e := &engine{
 		name:        "sqlite",
+		begin:       "BEGIN IMMEDIATE",
 		lockAccount: "SELECT id FROM account WHERE domain = $1 AND localpart = $2", // the transaction is the only one that writes
 		words: strings.NewReplacer(
 			"{{id}}", "INTEGER PRIMARY KEY AUTOINCREMENT",
@@ -54,23 +58,49 @@ func openSQLite(path, dataDir string) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
-	// SQLite gives the -wal and -shm files the mode of the database file.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("sqlite: %w", err)
+	// SQLite gives the -wal and -shm files the mode of the database file. A file that is there is not opened: closing it would end the
+	// POSIX locks that this process holds on it.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = f.Close()
 	}
-	if err := f.Close(); err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
 	// A commit needs the data and the size of the log on disk, not its time stamps. Without the call (other systems) it is fsync.
 	if _, err := sqlite.Fdatasync(true); err != nil && !errors.Is(err, sqlite.ErrFdatasyncUnavailable) {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
-	dsn := (&url.URL{Scheme: "file", Path: path}).String() + "?_busy_timeout=" + sqliteBusy + "&_foreign_keys=1"
+	dsn := (&url.URL{Scheme: "file", Path: path}).String() + "?_foreign_keys=1&_busy_timeout=" + strconv.FormatInt(sqliteBusy.Milliseconds(), 10)
 	// synchronous=FULL syncs the log at every commit; NORMAL would lose acknowledged stanzas with the power.
-	e.writes = openPool(dsn+"&_txlock=immediate&_journal_mode=WAL&_synchronous=FULL&_pragma=cache_size("+sqliteCache+")", 1)
+	e.writes = openPool(dsn+"&_txlock=immediate&_synchronous=FULL&_pragma=cache_size("+sqliteCache+")", 1)
 	e.reads = openPool(dsn+"&_query_only=1", sqliteReaders)
+	if err := useWAL(ctx, e.writes); err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlite: %s: %w", path, err), e.close())
+	}
 	return e, nil
+}
+
+// useWAL makes the file keep a write-ahead log, which lasts. SQLite does not wait while another process does the same.
+func useWAL(ctx context.Context, pool *sql.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, sqliteBusy)
+	defer cancel()
+	for {
+		var mode string
+		err := pool.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode)
+		if err == nil && mode != "wal" {
+			return fmt.Errorf("journal mode is %s, it must be wal", mode)
+		}
+		var e *sqlite.Error
+		if err == nil || !errors.As(err, &e) || e.Code()&0xff != sqlite3.SQLITE_BUSY {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func openPool(dsn string, connections int) *sql.DB {

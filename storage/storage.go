@@ -95,7 +95,7 @@ func open(ctx context.Context, cfg Config, dataDir string, limits Limits, log *s
 				return nil, fmt.Errorf("create data folder: %w", err)
 			}
 		}
-		e, err = openSQLite(cfg.DSN, dataDir)
+		e, err = openSQLite(ctx, cfg.DSN, dataDir)
 	case "postgres":
 		e, err = openPostgres(cfg.DSN, timeout)
 	default:
@@ -214,7 +214,7 @@ func (db *DB) read(ctx context.Context, op string, f func(queries) error) error 
 		err = db.writer.do(ctx, 0, f)
 	} else {
 		short, cancel := db.e.deadline(ctx)
-		err = db.e.wrap(f(queries{short, db.reader.prepare}))
+		err = db.e.wrap(f(queries{ctx: short, prepare: db.reader.prepare}))
 		cancel()
 	}
 	db.observe(op, start, err)

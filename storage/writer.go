@@ -320,64 +320,74 @@ func (w *writer) transact(batch []*write) (err error, undone bool) {
 		err = w.e.wrap(err)
 		w.observe("commit", start, err)
 	}()
-	tx, err := w.begin()
-	if err != nil {
+	if err := w.begin(); err != nil {
 		return fmt.Errorf("%w: %w", errNoConnection, err), true
 	}
-	q := queries{context.Background(), w.prepare}
+	var failed error
+	q := queries{context.Background(), w.prepare, &failed}
 	for _, op := range batch {
-		err := op.try(q)
+		err := w.try(op, q)
 		var r refusal
-		if errors.As(err, &r) {
-			op.err = r.error
-			continue
+		switch {
+		case failed != nil && (err == nil || errors.As(err, &r)):
+			err = failed // PostgreSQL ends a transaction in which a statement has failed, even if nobody minds
+		case errors.As(err, &r):
+			err, op.err = nil, r.error
+		default:
+			op.err = nil
 		}
 		if err == nil && time.Since(start) > queueWait {
 			err = fmt.Errorf("%w: a transaction takes longer than %s", ErrUnavailable, queueWait)
 		}
 		if err != nil {
 			// SQLite may have ended the transaction itself (disk full); then there is nothing to roll back.
-			w.release(tx.Rollback() != nil)
+			_, rollbackErr := q.exec("ROLLBACK")
+			w.release(rollbackErr != nil)
 			return err, true
 		}
-		op.err = nil
 	}
-	if err := tx.Commit(); err != nil {
+	if _, err := q.exec("COMMIT"); err != nil {
+		if w.e.keepConnection {
+			_, rollbackErr := q.exec("ROLLBACK")
+			err = errors.Join(err, rollbackErr)
+		}
 		w.release(true)
 		return fmt.Errorf("commit: %w", err), false
 	}
 	return nil, false
 }
 
-// try runs the write; a panic, for example of a caller's function, is its error.
-func (op *write) try(q queries) (err error) {
+// try runs a write; a panic, for example of a caller's function, is its error.
+func (w *writer) try(op *write, q queries) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic in a write: %v\n%s", r, debug.Stack())
+			w.log.Error("panic in a write", "panic", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic in a write: %v", r)
 		}
 	}()
 	return op.run(q)
 }
 
-// begin starts a transaction, on a fresh connection when the one at hand has died since it was used: nothing was done on it yet.
-func (w *writer) begin() (*sql.Tx, error) {
+// begin starts a transaction, on a fresh connection when the one at hand has died since it was used: nothing was done on it yet. It
+// is a statement and no sql.Tx: when a connection dies, a statement of its sql.Conn would wait for that sql.Tx to end.
+func (w *writer) begin() error {
 	for fresh := false; ; {
 		if w.conn == nil {
 			ctx, cancel := context.WithTimeout(context.Background(), w.timeout)
 			conn, err := w.e.writes.Conn(ctx)
 			cancel()
 			if err != nil {
-				return nil, err
+				return err
 			}
 			w.conn, w.stmts, fresh = conn, make(map[string]*sql.Stmt), true
 		}
-		tx, err := w.conn.BeginTx(context.Background(), nil)
+		_, err := queries{ctx: context.Background(), prepare: w.prepare}.exec(w.e.begin)
 		if err == nil {
-			return tx, nil
+			return nil
 		}
 		w.release(true)
 		if fresh {
-			return nil, err
+			return err
 		}
 	}
 }
@@ -400,11 +410,18 @@ func (w *writer) release(broken bool) {
 	if w.conn == nil || broken && w.e.keepConnection {
 		return
 	}
+	// SQLite keeps a closed connection, and its locks, as long as it has statements, and database/sql closes none that belong to a Conn.
+	for _, st := range w.stmts {
+		_ = st.Close() // of a broken connection it cannot succeed
+	}
+	var err error
 	if broken {
 		// database/sql closes a connection whose driver says that it is bad.
-		_ = w.conn.Raw(func(any) error { return driver.ErrBadConn })
+		err = w.conn.Raw(func(any) error { return driver.ErrBadConn })
+	} else {
+		err = w.conn.Close()
 	}
-	if err := w.conn.Close(); err != nil && !errors.Is(err, sql.ErrConnDone) {
+	if err != nil && !errors.Is(err, driver.ErrBadConn) && !errors.Is(err, sql.ErrConnDone) {
 		w.log.Warn("close database connection", "error", err)
 	}
 	w.conn, w.stmts = nil, nil

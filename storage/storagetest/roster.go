@@ -347,7 +347,7 @@ func testRosterModel(t *testing.T, db *storage.DB) {
 		model := map[string]roster.Item{}
 		seen := map[int64]map[string]roster.Item{first: {}} // what a client has at each version
 		version := first
-		for range rapid.IntRange(1, 25).Draw(r, "updates") {
+		for range rapid.IntRange(1, 15).Draw(r, "updates") {
 			c := contact(rapid.IntRange(0, 3).Draw(r, "contact"))
 			var next roster.Item
 			flags := rapid.IntRange(0, 63).Draw(r, "flags")

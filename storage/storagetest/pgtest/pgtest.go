@@ -225,7 +225,9 @@ func (s *Server) command(ctx context.Context, name string, args ...string) *exec
 func (s *Server) run() error {
 	settings := []string{"-D", s.data(), "-k", s.dir, "-p", "5432", "-c", "listen_addresses=", "-c", "shared_buffers=16MB",
 		"-c", "max_connections=60", "-c", "log_checkpoints=off"}
-	if !s.durable {
+	if s.durable {
+		settings = append(settings, "-c", "recovery_init_sync_method=syncfs") // not file by file after a crash
+	} else {
 		settings = append(settings, "-c", "fsync=off", "-c", "full_page_writes=off")
 	}
 	cmd := s.command(context.Background(), "postgres", settings...)

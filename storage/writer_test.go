@@ -1,0 +1,311 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"balcony/roster"
+	"balcony/storage/storagetest/pgtest"
+	"balcony/xmpp"
+	"balcony/xmpp/auth"
+
+	"mellium.im/xmpp/jid"
+)
+
+// answer is how long the databases of these tests may take to answer. chosen: a loaded machine still keeps it, a test can wait for it.
+const answer = 500 * time.Millisecond
+
+// hung is how long a call may take that has to end by itself.
+const hung = 20 * time.Second
+
+func openTest(t testing.TB, cfg Config, dir string) *DB {
+	t.Helper()
+	db, err := open(context.Background(), cfg, dir, DefaultLimits(), slog.New(slog.NewTextHandler(t.Output(), nil)), answer)
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	return db
+}
+
+func sqliteFile(testing.TB) Config   { return DefaultConfig() }
+func sqliteMemory(testing.TB) Config { return Config{Driver: "sqlite", DSN: ":memory:"} }
+func postgres(t testing.TB) Config   { return Config{Driver: "postgres", DSN: pgtest.Start(t)} }
+
+// each runs a test on every kind of database.
+func each(t *testing.T, test func(*testing.T, *DB)) {
+	for name, cfg := range map[string]func(testing.TB) Config{"SQLiteFile": sqliteFile, "SQLiteMemory": sqliteMemory, "PostgreSQL": postgres} {
+		t.Run(name, func(t *testing.T) { test(t, openTest(t, cfg(t), t.TempDir())) })
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
+	}
+}
+
+func limited(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), hung)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+var romeo = jid.MustParse("romeo@montague.example")
+
+func chat(body string) *xmpp.Stanza {
+	return xmpp.New(xmpp.Message, "chat", romeo, jid.MustParse("juliet@capulet.example"), xmpp.El("", "body").Say(body))
+}
+
+// hold keeps the writer busy until release, so that what is enqueued meanwhile shares the next transaction.
+func hold(t testing.TB, w *writer) (release func()) {
+	t.Helper()
+	begun, end := make(chan struct{}), make(chan struct{})
+	op := &write{waits: true, run: func(queries) error {
+		close(begun)
+		<-end
+		return nil
+	}}
+	must(t, w.enqueue(op, queueFull))
+	<-begun
+	return func() {
+		close(end)
+		must(t, op.Wait(limited(t)))
+	}
+}
+
+// put enqueues a write that adds a secret and then does more.
+func put(t testing.TB, w *writer, name string, more func(queries) error) *write {
+	t.Helper()
+	op := &write{run: func(q queries) error {
+		if _, err := q.exec("INSERT INTO secret (name, value) VALUES ($1, $2)", name, []byte(name)); err != nil || more == nil {
+			return err
+		}
+		return more(q)
+	}}
+	must(t, w.enqueue(op, queueFull))
+	return op
+}
+
+func secrets(t testing.TB, db *DB) string {
+	t.Helper()
+	var names []string
+	must(t, db.read(limited(t), "test", func(q queries) error {
+		return q.rows("SELECT name FROM secret ORDER BY name", nil, func(scan func(...any) error) error {
+			var s string
+			names = append(names, "")
+			err := scan(&s)
+			names[len(names)-1] = s
+			return err
+		})
+	}))
+	return strings.Join(names, " ")
+}
+
+func TestFailedWriteFailsAlone(t *testing.T) {
+	each(t, func(t *testing.T, db *DB) {
+		ctx := limited(t)
+		commits := 0
+		release := hold(t, db.writer)
+		a := put(t, db.writer, "a", nil)
+		b := put(t, db.writer, "b", func(q queries) error {
+			_, err := q.exec("INSERT INTO secret (name, value) VALUES ('x', NULL)")
+			return err
+		})
+		c := put(t, db.writer, "c", func(queries) error { panic("the test's") })
+		d := put(t, db.writer, "d", func(queries) error { return refuse(roster.ErrFull) })
+		e := put(t, db.writer, "a", nil) // again: a conflict with its own batch
+		f := put(t, db.writer, "f", nil)
+		db.Observe(func(string, time.Duration, error) { commits++ })
+		release()
+		must(t, a.Wait(ctx))
+		if err := b.Wait(ctx); err == nil || errors.Is(err, ErrUnavailable) {
+			t.Errorf("the failing write has error %v", err)
+		}
+		if err := c.Wait(ctx); err == nil || !strings.Contains(err.Error(), "the test's") {
+			t.Errorf("the panicking write has error %v", err)
+		}
+		wantErr(t, d.Wait(ctx), roster.ErrFull)
+		if e.Wait(ctx) == nil {
+			t.Error("the conflicting write has no error")
+		}
+		must(t, f.Wait(ctx))
+		if got := secrets(t, db); got != "a d f" {
+			t.Errorf("stored: %s", got)
+		}
+		db.Observe(nil)
+		if commits < 7 {
+			t.Errorf("%d transactions", commits)
+		}
+	})
+}
+
+func TestWritesShareATransaction(t *testing.T) {
+	each(t, func(t *testing.T, db *DB) {
+		ctx := limited(t)
+		must(t, db.CreateAccount(ctx, romeo, nil))
+		release := hold(t, db.writer)
+		var commits []*xmpp.Commit
+		for range maxBatch {
+			commits = append(commits, db.AppendOffline(ctx, romeo, time.Now(), chat("hi")))
+		}
+		transactions := make(chan struct{}, 2*maxBatch)
+		db.Observe(func(op string, _ time.Duration, err error) { transactions <- struct{}{} })
+		release()
+		for _, c := range commits {
+			must(t, c.Wait(ctx))
+		}
+		db.Observe(nil)
+		if n := len(transactions); n > 2 { // the held one and the batch
+			t.Errorf("%d transactions for %d writes that waited together", n, maxBatch)
+		}
+	})
+}
+
+func TestEndedContextWithdrawsAWaitingWrite(t *testing.T) {
+	db := openTest(t, sqliteMemory(t), "")
+	release := hold(t, db.writer)
+	ctx, cancel := context.WithCancel(context.Background())
+	result := make(chan error)
+	go func() {
+		result <- db.writer.do(ctx, 0, func(queries) error {
+			t.Error("a withdrawn write was run")
+			return nil
+		})
+	}()
+	for db.Stats().QueuedWrites == 0 {
+		time.Sleep(time.Millisecond) // until the other goroutine has come that far
+	}
+	cancel()
+	wantErr(t, <-result, context.Canceled)
+	release()
+	must(t, db.Ping(limited(t)))
+}
+
+func TestBegunWriteIsWaitedFor(t *testing.T) {
+	db := openTest(t, sqliteMemory(t), "")
+	ctx, cancel := context.WithCancel(context.Background())
+	must(t, db.writer.do(ctx, 0, func(q queries) error {
+		cancel()
+		_, err := q.exec("INSERT INTO secret (name, value) VALUES ('a', 'b')")
+		return err
+	}))
+	if got := secrets(t, db); got != "a" {
+		t.Errorf("stored: %s", got)
+	}
+}
+
+func TestQueueIsBounded(t *testing.T) {
+	db := openTest(t, sqliteFile(t), t.TempDir())
+	ctx := limited(t)
+	must(t, db.CreateAccount(ctx, romeo, nil))
+	release := hold(t, db.writer)
+	large := chat(strings.Repeat("x", 200_000))
+	var commits []*xmpp.Commit
+	for n := 0; ; n += large.Size() {
+		if n > 2*queueFull {
+			t.Fatal("the queue takes any number of bytes")
+		}
+		c := db.AppendOffline(ctx, romeo, time.Now(), large)
+		if db.Stats().QueuedWrites == len(commits) {
+			wantErr(t, c.Wait(ctx), ErrOverloaded) // at once: nothing is being written
+			break
+		}
+		commits = append(commits, c)
+	}
+	if s := db.Stats(); s.QueuedBytes > queueFull || s.QueuedBytes < queueFull-2*large.Size() {
+		t.Errorf("%d bytes are queued", s.QueuedBytes)
+	}
+	// A call that can wait does, and goes on when there is room or its context has ended.
+	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer cancel()
+	wantErr(t, db.SetVCard(short, romeo, []byte("<v/>")), context.DeadlineExceeded)
+	result := make(chan error)
+	go func() { result <- db.SetVCard(ctx, romeo, []byte("<v/>")) }()
+	release()
+	must(t, <-result)
+	full := 0
+	for _, c := range commits {
+		if c.Wait(ctx) != nil {
+			full++ // the bound of the account, in bytes
+		}
+	}
+	if stored := len(commits) - full; stored != db.limits.OfflineBytes/len(large.AppendTo(nil)) {
+		t.Errorf("%d messages are stored", stored)
+	}
+	if s := db.Stats(); s != (Stats{}) {
+		t.Errorf("%+v is queued at the end", s)
+	}
+}
+
+func TestCloseEndsEveryCommit(t *testing.T) {
+	each(t, func(t *testing.T, db *DB) {
+		ctx := limited(t)
+		must(t, db.CreateAccount(ctx, romeo, nil))
+		release := hold(t, db.writer)
+		var commits []*xmpp.Commit
+		for range 3 * maxBatch {
+			commits = append(commits, db.AppendOffline(ctx, romeo, time.Now(), chat("hi")))
+		}
+		closed := make(chan error)
+		go func() { closed <- db.Close() }()
+		release()
+		must(t, <-closed)
+		for _, c := range commits {
+			must(t, c.Wait(ctx))
+		}
+	})
+}
+
+// A transaction that fails at its commit is reported to all who were in it, and none of it is stored.
+func TestFailedCommitFailsAll(t *testing.T) {
+	for name, cfg := range map[string]Config{"file": sqliteFile(t), "memory": sqliteMemory(t)} {
+		t.Run(name, func(t *testing.T) {
+			db := openTest(t, cfg, t.TempDir())
+			ctx := limited(t)
+			put(t, db.writer, "before", nil)
+			release := hold(t, db.writer)
+			a := put(t, db.writer, "a", nil)
+			b := put(t, db.writer, "b", func(q queries) error {
+				if _, err := q.exec("PRAGMA defer_foreign_keys = ON"); err != nil {
+					return err
+				}
+				_, err := q.exec("INSERT INTO vcard (account_id, element) VALUES (-1, 'x')") // seen at the commit only
+				return err
+			})
+			c := put(t, db.writer, "c", nil)
+			release()
+			for _, op := range []*write{a, b, c} {
+				if err := op.Wait(ctx); err == nil || !strings.Contains(err.Error(), "commit") {
+					t.Errorf("error %v of a commit that failed", err)
+				}
+			}
+			must(t, put(t, db.writer, "after", nil).Wait(ctx))
+			if got := secrets(t, db); got != "after before" {
+				t.Errorf("stored: %s", got)
+			}
+		})
+	}
+}
+
+func TestErrorsSayWhat(t *testing.T) {
+	db := openTest(t, sqliteMemory(t), "")
+	err := db.SetVCard(limited(t), romeo, nil)
+	wantErr(t, err, auth.ErrNoAccount)
+	if !strings.Contains(err.Error(), "vCard of romeo@montague.example") {
+		t.Errorf("error is %q", err)
+	}
+	if strings.Contains(err.Error(), "SELECT") {
+		t.Errorf("the error %q carries SQL", err)
+	}
+}
