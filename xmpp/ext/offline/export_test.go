@@ -1,0 +1,8 @@
+package offline
+
+// Bounds for the tests.
+const (
+	MaxHeld = maxHeld
+	Page    = page
+	Portion = portion
+)
