@@ -2,8 +2,11 @@ package storage_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"log/slog"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"balcony/storage"
@@ -11,9 +14,14 @@ import (
 	"balcony/storage/storagetest/pgtest"
 
 	"go.uber.org/goleak"
+	"mellium.im/xmpp/jid"
 )
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(crashEnv); spec != "" {
+		fmt.Fprintln(os.Stderr, appendUntilKilled(spec))
+		os.Exit(1)
+	}
 	code := pgtest.Main(m)
 	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
@@ -23,9 +31,9 @@ func TestMain(m *testing.M) {
 }
 
 // open opens a database that is closed at the end of the test.
-func open(t testing.TB, cfg storage.Config, dir string) *storage.DB {
+func open(t testing.TB, cfg storage.Config, dir string, limits storage.Limits) *storage.DB {
 	t.Helper()
-	db, err := storage.Open(context.Background(), cfg, dir, storagetest.Limits, storagetest.Log(t))
+	db, err := storage.Open(context.Background(), cfg, dir, limits, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +55,115 @@ func TestSuite(t *testing.T) {
 		{"PostgreSQL", func(t *testing.T) storage.Config { return storage.Config{Driver: "postgres", DSN: pgtest.Start(t)} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			storagetest.Run(t, func(t *testing.T) *storage.DB { return open(t, c.cfg(t), t.TempDir()) })
+			storagetest.Run(t, func(t *testing.T) *storage.DB { return open(t, c.cfg(t), t.TempDir(), storagetest.Limits) })
+		})
+	}
+}
+
+// Security promise 22, seen from below: an account that has something in every store has a row in every table, and its deletion leaves
+// none. A table that storagetest.Fill does not reach fails the test.
+func TestDeletionEmptiesEveryTable(t *testing.T) {
+	dir := t.TempDir()
+	dsn := pgtest.Start(t)
+	for _, c := range []struct {
+		name, driver, raw, tables string
+		cfg                       storage.Config
+	}{
+		{"SQLite", "sqlite", filepath.Join(dir, "balcony.db"),
+			"SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", storage.DefaultConfig()},
+		{"PostgreSQL", "postgres", dsn,
+			"SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'", storage.Config{Driver: "postgres", DSN: dsn}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := open(t, c.cfg, dir, storage.DefaultLimits())
+			raw, err := sql.Open(c.driver, c.raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Close()
+			count := func() map[string]int {
+				rows, err := raw.Query(c.tables)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer rows.Close()
+				n := map[string]int{}
+				for rows.Next() {
+					var name string
+					if err := rows.Scan(&name); err != nil {
+						t.Fatal(err)
+					}
+					n[name] = 0
+				}
+				if err := rows.Err(); err != nil {
+					t.Fatal(err)
+				}
+				for name := range n {
+					var rows int
+					if err := raw.QueryRow("SELECT count(*) FROM " + name).Scan(&rows); err != nil {
+						t.Fatal(err)
+					}
+					n[name] = rows
+				}
+				delete(n, "migration") // these two are the server's
+				delete(n, "secret")
+				return n
+			}
+			account := jid.MustParse("romeo@montague.example")
+			storagetest.Fill(t, db, account)
+			full := count()
+			if len(full) < 9 {
+				t.Fatalf("tables: %v", full)
+			}
+			for table, n := range full {
+				if n == 0 {
+					t.Errorf("storagetest.Fill puts nothing into table %s", table)
+				}
+			}
+			if err := db.DeleteAccount(context.Background(), account); err != nil {
+				t.Fatal(err)
+			}
+			for table, n := range count() {
+				if n != 0 {
+					t.Errorf("table %s still has %d rows of the account", table, n)
+				}
+			}
+		})
+	}
+}
+
+// What was written is there after a restart, on both kinds of files.
+func TestRestartKeepsEverything(t *testing.T) {
+	dir := t.TempDir()
+	for name, cfg := range map[string]storage.Config{"SQLite": storage.DefaultConfig(), "PostgreSQL": {Driver: "postgres", DSN: pgtest.Start(t)}} {
+		t.Run(name, func(t *testing.T) {
+			ctx := context.Background()
+			account := jid.MustParse("romeo@montague.example")
+			db := open(t, cfg, dir, storage.DefaultLimits())
+			storagetest.Fill(t, db, account)
+			secret, err := db.Secret(ctx, "kept", 16)
+			if err != nil {
+				t.Fatal(err)
+			}
+			items, version, err := db.Roster(ctx, account)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			db = open(t, cfg, dir, storage.DefaultLimits())
+			again, err := db.Secret(ctx, "kept", 16)
+			if err != nil || string(again) != string(secret) {
+				t.Errorf("secret after a restart: %x, %v, was %x", again, err, secret)
+			}
+			itemsAgain, versionAgain, err := db.Roster(ctx, account)
+			if err != nil || len(itemsAgain) != len(items) || versionAgain != version {
+				t.Errorf("roster after a restart: %v at %d, %v", itemsAgain, versionAgain, err)
+			}
+			if n, err := db.CountOffline(ctx, account); err != nil || n != 1 {
+				t.Errorf("%d messages after a restart, %v", n, err)
+			}
 		})
 	}
 }
