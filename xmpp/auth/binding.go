@@ -31,7 +31,7 @@ func (a *Authenticator) ChannelBindings(ch Channel) []string {
 // bindingData returns the data of a type of channel binding on a connection, any of which proves the channel; none when the type is
 // unknown or not available there.
 func bindingData(ch Channel, name string) [][]byte {
-	if ch.TLS == nil {
+	if ch.TLS == nil || !ch.TLS.HandshakeComplete {
 		return nil
 	}
 	switch name {

@@ -1,0 +1,291 @@
+package auth
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+	"mellium.im/xmpp/jid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The account of most tests. RFC 5802 §5 and RFC 7677 §3 use the same.
+const (
+	testDomain   = "example.org"
+	testUser     = "user"
+	testPassword = "pencil"
+)
+
+var testSecret = []byte(strings.Repeat("0123456789abcdef", 2))
+
+// testVerifiers are those of testPassword.
+var testVerifiers = sync.OnceValue(func() []Verifier {
+	all, err := MakeVerifiers(testPassword, MinIterations)
+	if err != nil {
+		panic(err)
+	}
+	return all
+})
+
+// memory is a Store.
+type memory struct {
+	mu       sync.Mutex
+	accounts map[string]*record
+	calls    []string            // the methods that were called
+	broken   error               // what every method returns
+	before   func(method string) // called without the lock
+}
+
+type record struct {
+	verifiers []Verifier
+	disabled  bool
+}
+
+func (m *memory) do(method string, account jid.JID, must bool, f func(*record) error) error {
+	if m.before != nil {
+		m.before(method)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls = append(m.calls, method)
+	if m.broken != nil {
+		return m.broken
+	}
+	r := m.accounts[account.String()]
+	if r == nil && must {
+		return fmt.Errorf("%s: %w", account, ErrNoAccount)
+	}
+	return f(r)
+}
+
+func (m *memory) Verifiers(_ context.Context, account jid.JID) (all []Verifier, err error) {
+	err = m.do("Verifiers", account, true, func(r *record) error {
+		all = slices.Clone(r.verifiers)
+		return nil
+	})
+	return all, err
+}
+
+func (m *memory) CreateAccount(_ context.Context, account jid.JID, v []Verifier) error {
+	return m.do("CreateAccount", account, false, func(r *record) error {
+		if r != nil {
+			return ErrAccountExists
+		}
+		m.accounts[account.String()] = &record{verifiers: v}
+		return nil
+	})
+}
+
+func (m *memory) SetVerifiers(_ context.Context, account jid.JID, v []Verifier) error {
+	return m.do("SetVerifiers", account, true, func(r *record) error {
+		r.verifiers = v
+		return nil
+	})
+}
+
+func (m *memory) DeleteAccount(_ context.Context, account jid.JID) error {
+	return m.do("DeleteAccount", account, true, func(*record) error {
+		delete(m.accounts, account.String())
+		return nil
+	})
+}
+
+func (m *memory) AccountExists(_ context.Context, account jid.JID) (exists bool, err error) {
+	err = m.do("AccountExists", account, false, func(r *record) error {
+		exists = r != nil
+		return nil
+	})
+	return exists, err
+}
+
+func (m *memory) AccountDisabled(_ context.Context, account jid.JID) (disabled bool, err error) {
+	err = m.do("AccountDisabled", account, true, func(r *record) error {
+		disabled = r.disabled
+		return nil
+	})
+	return disabled, err
+}
+
+func (m *memory) SetAccountDisabled(_ context.Context, account jid.JID, disabled bool) error {
+	return m.do("SetAccountDisabled", account, true, func(r *record) error {
+		r.disabled = disabled
+		return nil
+	})
+}
+
+func (m *memory) Accounts(context.Context, string, string, int) ([]jid.JID, error) {
+	return nil, errors.New("not used by this package")
+}
+
+func (m *memory) CountAccounts(context.Context, string) (int, error) {
+	return 0, errors.New("not used by this package")
+}
+
+// newTest returns an Authenticator without back-off whose store has testUser with testPassword.
+func newTest(t testing.TB, change ...func(*Config)) (*Authenticator, *memory) {
+	t.Helper()
+	cfg := DefaultConfig()
+	cfg.Iterations = MinIterations
+	cfg.Delay = 0
+	for _, f := range change {
+		f(&cfg)
+	}
+	store := &memory{accounts: map[string]*record{testUser + "@" + testDomain: {verifiers: testVerifiers()}}}
+	return New(store, testSecret, cfg), store
+}
+
+// secured is a connection with TLS and without any channel binding.
+var secured = Channel{TLS: &tls.ConnectionState{Version: tls.VersionTLS13}}
+
+func start(t testing.TB, a *Authenticator, mechanism string, ch Channel) *Exchange {
+	t.Helper()
+	e, err := a.Start(t.Context(), testDomain, mechanism, ch, a.Mechanisms(ch))
+	if err != nil {
+		t.Fatalf("start %s: %v", mechanism, err)
+	}
+	return e
+}
+
+// condition fails the test unless err is a Failure with that condition, or nil for "".
+func condition(t testing.TB, err error, want string) {
+	t.Helper()
+	var f Failure
+	switch {
+	case want == "" && err != nil:
+		t.Fatalf("failed: %v", err)
+	case want == "":
+	case !errors.As(err, &f):
+		t.Fatalf("error %v, want the failure %s", err, want)
+	case f.Condition != want:
+		t.Fatalf("failure %v, want %s", f, want)
+	}
+	if err != nil && strings.Contains(err.Error(), testPassword) {
+		t.Fatalf("error tells the password: %v", err)
+	}
+}
+
+// plainMessage is RFC 4616 §2.
+func plainMessage(authzid, authcid, password string) []byte {
+	return []byte(authzid + "\x00" + authcid + "\x00" + password)
+}
+
+// client is a SCRAM client, written from RFC 5802 §3, §5 and §7 without the code under test.
+type client struct {
+	mechanism, user, password string
+	authzid                   string // escaped, as in a=
+	flag                      string // gs2-cbind-flag, "" for n
+	data                      []byte // of the channel binding
+	nonce                     string // "" for one of the client's own
+
+	bare, signature string
+}
+
+func (c *client) hash() func() hash.Hash {
+	switch strings.TrimSuffix(c.mechanism, "-PLUS") {
+	case "SCRAM-SHA-1":
+		return sha1.New
+	case "SCRAM-SHA-256":
+		return sha256.New
+	case "SCRAM-SHA-512":
+		return sha512.New
+	}
+	panic("no SCRAM mechanism: " + c.mechanism)
+}
+
+func (c *client) header() string {
+	h := c.flag
+	if h == "" {
+		h = "n"
+	}
+	h += ","
+	if c.authzid != "" {
+		h += "a=" + c.authzid
+	}
+	return h + ","
+}
+
+func (c *client) first() string {
+	if c.nonce == "" {
+		c.nonce = "fyko+d2lbbFgONRv9qkxdawL"
+	}
+	c.bare = "n=" + strings.NewReplacer(",", "=2C", "=", "=3D").Replace(c.user) + ",r=" + c.nonce
+	return c.header() + c.bare
+}
+
+// final answers a server-first-message.
+func (c *client) final(serverFirst string) (string, error) {
+	attributes := strings.Split(serverFirst, ",")
+	if len(attributes) != 3 {
+		return "", fmt.Errorf("server-first-message %q", serverFirst)
+	}
+	nonce, ok1 := strings.CutPrefix(attributes[0], "r=")
+	salt64, ok2 := strings.CutPrefix(attributes[1], "s=")
+	count, ok3 := strings.CutPrefix(attributes[2], "i=")
+	salt, err1 := base64.StdEncoding.DecodeString(salt64)
+	iterations, err2 := strconv.Atoi(count)
+	if !ok1 || !ok2 || !ok3 || err1 != nil || err2 != nil || !strings.HasPrefix(nonce, c.nonce) || nonce == c.nonce {
+		return "", fmt.Errorf("server-first-message %q", serverFirst)
+	}
+	sum := func(key []byte, text string) []byte {
+		m := hmac.New(c.hash(), key)
+		m.Write([]byte(text))
+		return m.Sum(nil)
+	}
+	salted, err := pbkdf2.Key(c.hash(), c.password, salt, iterations, c.hash()().Size())
+	if err != nil {
+		return "", err
+	}
+	clientKey := sum(salted, "Client Key")
+	h := c.hash()()
+	h.Write(clientKey)
+	withoutProof := "c=" + base64.StdEncoding.EncodeToString(append([]byte(c.header()), c.data...)) + ",r=" + nonce
+	authMessage := c.bare + "," + serverFirst + "," + withoutProof
+	proof := sum(h.Sum(nil), authMessage)
+	for i := range proof {
+		proof[i] ^= clientKey[i]
+	}
+	c.signature = base64.StdEncoding.EncodeToString(sum(sum(salted, "Server Key"), authMessage))
+	return withoutProof + ",p=" + base64.StdEncoding.EncodeToString(proof), nil
+}
+
+// run takes a whole exchange to its end and returns the server's error.
+func (c *client) run(t testing.TB, e *Exchange) error {
+	t.Helper()
+	challenge, done, err := e.Step(t.Context(), []byte(c.first()), true)
+	if err != nil {
+		return err
+	}
+	if done {
+		t.Fatal("done after the client-first-message")
+	}
+	final, err := c.final(string(challenge))
+	if err != nil {
+		t.Fatal(err)
+	}
+	challenge, done, err = e.Step(t.Context(), []byte(final), true)
+	if err != nil {
+		return err
+	}
+	if !done {
+		t.Fatal("not done after the client-final-message")
+	}
+	if string(challenge) != "v="+c.signature {
+		t.Fatalf("server-final-message %q, want the ServerSignature %q", challenge, c.signature)
+	}
+	return nil
+}
