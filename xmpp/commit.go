@@ -108,7 +108,8 @@ func (b *Batch) Add(f Flusher) {
 
 // Flush writes out what was gathered so far. Commits stay pending.
 func (b *Batch) Flush() {
-	for i, f := range b.flush {
+	for i := 0; i < len(b.flush); i++ { // a flush may add
+		f := b.flush[i]
 		b.flush[i] = nil
 		f.Flush()
 	}
