@@ -15,7 +15,7 @@ type Attr struct{ Name, Value string }
 
 // Element is a piece of XML that the server writes. An Element without Local is written as Raw alone.
 type Element struct {
-	Space, Local string // Space "" = the content namespace at top level, the parent's namespace below
+	Space, Local string // Space "" = the content namespace at top level, the parent's namespace below; NoNamespace = none
 	Attrs        []Attr // attributes with an empty value are written too
 	Text         string
 	Children     []*Element
@@ -66,12 +66,16 @@ func (e *Element) AppendTo(b []byte, parent string) []byte {
 	if e.Local == "" {
 		return append(b, e.Raw...)
 	}
-	b = append(b, '<')
-	b = append(b, e.Local...)
-	space := e.Space
-	if space == "" {
-		space = parent
-	} else if space != parent {
+	prefix, space := "", e.space(parent)
+	if space == NSXML { // Namespaces in XML §3: it cannot be the default namespace
+		prefix, space = "xml:", parent
+	}
+	b = append(append(append(b, '<'), prefix...), e.Local...)
+	switch space {
+	case parent:
+	case NoNamespace:
+		b = append(b, " xmlns=''"...)
+	default:
 		b = appendAttr(b, "xmlns", space)
 	}
 	for _, a := range e.Attrs {
@@ -90,20 +94,34 @@ func (e *Element) AppendTo(b []byte, parent string) []byte {
 		b = c.AppendTo(b, space)
 	}
 	b = append(b, e.Raw...)
-	b = append(b, '<', '/')
-	b = append(b, e.Local...)
+	b = append(append(append(b, '<', '/'), prefix...), e.Local...)
 	return append(b, '>')
+}
+
+// space is the namespace of e inside of parent. RFC 6120 §4.8.3: what is in the content namespace takes that of the stream.
+func (e *Element) space(parent string) string {
+	if e.Space == "" || parent == "" && (e.Space == NSClient || e.Space == NSServer) {
+		return parent
+	}
+	return e.Space
 }
 
 // String is the element as XML.
 func (e *Element) String() string { return string(e.AppendTo(nil, "")) }
 
-// Element decodes the child into a tree whose namespaces are all explicit: for cold paths that keep or change XML.
-func (c Child) Element() (*Element, error) { return ReadElement(c.Decoder()) }
+// nsInherited stands for the content namespace while a child is read into a tree: encoding/xml shows both that and no namespace as "".
+const nsInherited = "urn:balcony:content"
+
+// Element decodes the child into a tree whose namespaces are all explicit: for cold paths that keep or change XML. What inherits the
+// content namespace inside of another one is jabber:client there (RFC 6120 §4.8.3: it is not re-scoped).
+func (c Child) Element() (*Element, error) { return readElement(c.decoder(nsInherited), nsInherited) }
 
 // ReadElement reads the next element from d, which gives tokens with resolved namespaces; io.EOF when the surrounding element ends instead.
-// Depth is the scanner's to bound.
-func ReadElement(d *xml.Decoder) (*Element, error) {
+// Its own Space is empty for the content namespace and for none. Depth is the scanner's to bound.
+func ReadElement(d *xml.Decoder) (*Element, error) { return readElement(d, "") }
+
+// readElement reads an element; content is what d calls the content namespace.
+func readElement(d *xml.Decoder, content string) (*Element, error) {
 	var stack []*Element
 	var text []*strings.Builder
 	for {
@@ -117,6 +135,15 @@ func ReadElement(d *xml.Decoder) (*Element, error) {
 		switch t := t.(type) {
 		case xml.StartElement:
 			e := &Element{Space: t.Name.Space, Local: t.Name.Local}
+			inherits := len(stack) == 0 || stack[len(stack)-1].Space == ""
+			switch {
+			case e.Space == content && inherits:
+				e.Space = ""
+			case e.Space == content && content != "":
+				e.Space = NSClient
+			case e.Space == "":
+				e.Space = NoNamespace
+			}
 			for i, a := range t.Attr {
 				switch {
 				case a.Name.Space == "xmlns" || a.Name.Space == "" && a.Name.Local == "xmlns":
@@ -176,8 +203,21 @@ func appendAttr(b []byte, name, value string) []byte {
 	return append(b, '\'')
 }
 
+// appendJIDAttr appends the parts of j: j.String would allocate for each delivery.
 func appendJIDAttr(b []byte, name string, j jid.JID) []byte {
-	return appendAttr(b, name, j.String())
+	domain := j.Domainpart()
+	if domain == "" {
+		return b
+	}
+	b = append(append(append(b, ' '), name...), '=', '\'')
+	if local := j.Localpart(); local != "" {
+		b = append(AppendEscaped(b, local), '@')
+	}
+	b = AppendEscaped(b, domain)
+	if resource := j.Resourcepart(); resource != "" {
+		b = AppendEscaped(append(b, '/'), resource)
+	}
+	return append(b, '\'')
 }
 
 // AppendEscaped appends s as XML character data that is also safe inside an attribute value of either quote. Characters that XML
@@ -185,46 +225,40 @@ func appendJIDAttr(b []byte, name string, j jid.JID) []byte {
 func AppendEscaped(b []byte, s string) []byte {
 	last := 0
 	for i := 0; i < len(s); {
-		c := s[i]
-		if c < utf8.RuneSelf {
-			var esc string
-			switch c {
-			case '<':
-				esc = "&lt;"
-			case '>':
-				esc = "&gt;"
-			case '&':
-				esc = "&amp;"
-			case '\'':
-				esc = "&apos;"
-			case '"':
-				esc = "&quot;"
-			case '\t':
-				esc = "&#9;"
-			case '\n':
-				esc = "&#10;"
-			case '\r':
-				esc = "&#13;"
-			default:
-				if c >= 0x20 {
-					i++
-					continue
-				}
-				esc = "\uFFFD"
-			}
-			b = append(b, s[last:i]...)
-			b = append(b, esc...)
+		if plain[s[i]] {
 			i++
-			last = i
 			continue
 		}
-		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 || r == 0xFFFE || r == 0xFFFF {
-			b = append(b, s[last:i]...)
-			b = append(b, "\uFFFD"...)
-			last = i + n
+		if s[i] >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r == utf8.RuneError && n == 1 || r == 0xFFFE || r == 0xFFFF {
+				b = append(append(b, s[last:i]...), "\uFFFD"...)
+				last = i + n
+			}
+			i += n
+			continue
 		}
-		i += n
+		b = append(append(b, s[last:i]...), escapes[s[i]]...)
+		i++
+		last = i
 	}
 	return append(b, s[last:]...)
 }
+
+// plain are the ASCII characters that stand for themselves.
+var plain = func() (t [256]bool) {
+	for c, esc := range escapes {
+		t[c] = esc == ""
+	}
+	return t
+}()
+
+// escapes is what stands for an ASCII character in XML, "" for itself.
+var escapes = func() (t [utf8.RuneSelf]string) {
+	for c := range 0x20 {
+		t[c] = "\uFFFD" // XML 1.0 §2.2: Char
+	}
+	t['\t'], t['\n'], t['\r'] = "&#9;", "&#10;", "&#13;" // XML 1.0 §2.11, §3.3.3: else they are normalised
+	t['<'], t['>'], t['&'], t['\''], t['"'] = "&lt;", "&gt;", "&amp;", "&apos;", "&quot;"
+	return t
+}()

@@ -47,7 +47,7 @@ func (k Kind) String() string {
 }
 
 // NoNamespace is the Space of an element that is in no namespace at all (an empty xmlns). It is no namespace name that XML can carry.
-const NoNamespace = "\x00"
+const NoNamespace = "\x01"
 
 // Span is one direct child of a stanza: its expanded name and where it lies in the payload.
 // Space is empty for the content namespace of the stream (jabber:client or jabber:server), NoNamespace for none.
@@ -93,7 +93,7 @@ func (s *Stanza) appendElement(e *Element) {
 	start := len(s.payload)
 	s.payload = e.AppendTo(s.payload, "")
 	if e.Local != "" {
-		s.index = append(s.index, Span{e.Space, e.Local, start, len(s.payload)})
+		s.index = append(s.index, Span{e.space(""), e.Local, start, len(s.payload)})
 		return
 	}
 	space, local := rawName(s.payload[start:])
@@ -170,8 +170,9 @@ func (c Child) XML() []byte { return c.s.payload[c.Start:c.End] }
 
 // Standalone are the child's bytes as an element that means the same outside of its stanza.
 func (c Child) Standalone() []byte {
-	if len(c.s.extra) == 0 && c.Space != "" {
-		return c.XML()
+	x := c.XML()
+	if len(c.s.extra) == 0 && c.Space != "" && x[1+len(c.Local)] != ':' && bytes.HasPrefix(x[1:], []byte(c.Local)) {
+		return x // without a prefix it declares its own default namespace, so nothing in it inherits another
 	}
 	e, err := c.Element()
 	if err != nil {
@@ -181,9 +182,13 @@ func (c Child) Standalone() []byte {
 }
 
 // Decoder returns a decoder whose next token is the child's start element.
-func (c Child) Decoder() *xml.Decoder {
+func (c Child) Decoder() *xml.Decoder { return c.decoder("") }
+
+// decoder is Decoder with content, if not empty, as the content namespace.
+func (c Child) decoder(content string) *xml.Decoder {
 	var b bytes.Buffer
 	b.WriteString("<x")
+	b.Write(appendAttr(nil, "xmlns", content))
 	b.Write(c.s.extra)
 	b.WriteByte('>')
 	b.Write(c.XML())
@@ -254,32 +259,34 @@ func (s *Stanza) Append(e *Element) *Stanza {
 	return &c
 }
 
-// Without returns a copy that lacks the direct children for which cut is true, or s itself when there is none.
+// Without returns a copy that lacks the direct children for which cut is true, or s itself when there is none. cut is called once for
+// each child, in order.
 func (s *Stanza) Without(cut func(Span) bool) *Stanza {
-	n := 0
-	for _, sp := range s.index {
-		if cut(sp) {
-			n++
-		}
-	}
-	if n == 0 {
-		return s
-	}
-	c := *s
-	c.payload, c.index = make([]byte, 0, len(s.payload)), make([]Span, 0, len(s.index)-n)
+	var c *Stanza
 	at := 0
-	for _, sp := range s.index {
-		c.payload = append(c.payload, s.payload[at:sp.Start]...)
-		at = sp.End
+	for i, sp := range s.index {
 		if cut(sp) {
+			if c == nil {
+				copied := *s
+				c = &copied
+				c.payload = make([]byte, 0, len(s.payload))
+				c.index = append(make([]Span, 0, len(s.index)-1), s.index[:i]...)
+			}
+			c.payload = append(c.payload, s.payload[at:sp.Start]...)
+			at = sp.End
 			continue
 		}
-		start := len(c.payload)
-		c.payload = append(c.payload, s.payload[sp.Start:sp.End]...)
-		c.index = append(c.index, Span{sp.Space, sp.Local, start, len(c.payload)})
+		if c != nil {
+			c.payload = append(c.payload, s.payload[at:sp.End]...)
+			at = sp.End
+			c.index = append(c.index, Span{sp.Space, sp.Local, len(c.payload) - (sp.End - sp.Start), len(c.payload)})
+		}
+	}
+	if c == nil {
+		return s
 	}
 	c.payload = append(c.payload, s.payload[at:]...)
-	return &c
+	return c
 }
 
 // AppendTo appends the stanza as it goes on a stream whose content namespace is the default namespace.
@@ -326,7 +333,7 @@ func (s *Stanza) Bounce(err error) *Stanza {
 		return nil
 	}
 	r := &Stanza{Kind: s.Kind, Type: "error", To: s.From, From: s.To, ID: s.ID}
-	if len(s.payload) <= maxEcho {
+	if len(s.payload)+len(s.extra) <= maxEcho {
 		r.extra, r.payload, r.index = s.extra, s.payload, s.index
 	}
 	return r.Append(ErrorElement(err))

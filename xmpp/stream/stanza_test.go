@@ -36,7 +36,7 @@ func TestPayloadIsPortable(t *testing.T) {
 			`stanza <message><f:forwarded xmlns:f='urn:f'><message xmlns='jabber:client'/></f:forwarded></message> ["urn:f" forwarded 0:75]`},
 		{"no namespace is not the content namespace", xmpp.NSClient, `<stream:stream xmlns='jabber:client'` + stream + `>`,
 			`<message><body xmlns=''>a</body></message>`,
-			`stanza <message><body xmlns=''>a</body></message> ["\x00" body 0:23]`},
+			`stanza <message><body xmlns=''>a</body></message> ["\x01" body 0:23]`},
 		{"a prefix of the header", xmpp.NSClient, `<stream:stream xmlns='jabber:client' xmlns:p='urn:p' xmlns:q='urn:q'` + stream + `>`,
 			`<message><p:a/></message><message><b/></message>`,
 			`stanza <message xmlns:p='urn:p'><p:a/></message> ["urn:p" a 0:6]` + "\n" + `stanza <message><b/></message> ["" b 0:4]`},
