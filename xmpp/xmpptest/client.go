@@ -422,6 +422,17 @@ func (c *Client) Online() {
 	}
 }
 
+// Roster requests the roster, which makes the session interested in pushes (RFC 6121 §2.1.6), and returns the answer.
+func (c *Client) Roster() *xmpp.Element {
+	c.t.Helper()
+	c.Send("<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>")
+	e := c.Read()
+	if e.Local != "iq" || attributes(e)["type"] != "result" || attributes(e)["id"] != "roster" {
+		c.t.Fatalf("%s received\n\t%s\nwant its roster", c.JID, e)
+	}
+	return e
+}
+
 // Disconnect cuts the TCP connection.
 func (c *Client) Disconnect() {
 	c.srv.remove(c)

@@ -24,7 +24,9 @@ type Server struct {
 	*server.Server
 	Config *config.Config
 
-	t testing.TB
+	t       testing.TB
+	stop    sync.Once
+	stopped error
 
 	mu     sync.Mutex
 	online []*Client // guarded by mu: bound clients that have not ended
@@ -67,14 +69,21 @@ func New(t testing.TB, options ...Option) *Server {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), Patience)
 		defer cancel()
-		if err := s.Shutdown(ctx); err != nil {
+		if err := s.Stop(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
 		if !t.Failed() {
-			goleak.VerifyNone(t, before)
+			goleak.VerifyNone(t, before,
+				goleak.IgnoreAnyFunction("balcony/storage/storagetest/pgtest.(*Server).run.func1")) // a database that the test started again
 		}
 	})
 	return s
+}
+
+// Stop shuts the server down before the test ends.
+func (s *Server) Stop(ctx context.Context) error {
+	s.stop.Do(func() { s.stopped = s.Shutdown(ctx) })
+	return s.stopped
 }
 
 // logTo writes the server's log to the test's, while the test runs.

@@ -44,7 +44,7 @@ func (s *Server) newModules() modules {
 	bl := blocking.New(s.db, ro)
 	ro.UseBlocking(bl)
 	ro.UseLast(s.db)
-	re := register.New(register.Config{PerHour: limit(s.cfg.Limits.RegistrationsPerHour)}, registrar{s}, s.registration, s.log)
+	re := register.New(register.Config{PerHour: orZero(s.cfg.Limits.RegistrationsPerHour)}, registrar{s}, s.registration, s.log)
 	of := offline.New(s.db, s.log)
 	of.UseBlocking(bl)
 	sa := admin.New(administrator{registrar{s}}, s.log)
@@ -79,12 +79,10 @@ func (s *Server) newModules() modules {
 func rosterConfig() roster.Config { return roster.DefaultConfig() }
 
 func storageLimits(cfg *config.Config) storage.Limits {
-	l := storage.DefaultLimits()
-	l.RosterItems = limit(cfg.Limits.RosterItems)
-	l.RosterRequests = limit(cfg.Limits.SubscriptionRequests)
-	l.OfflineMessages = limit(cfg.Limits.OfflineMessages)
-	l.PrivateElements = limit(cfg.Limits.PrivateElements)
-	l.BlockList = limit(cfg.Limits.BlockedJIDs)
+	l, c := storage.DefaultLimits(), cfg.Limits
+	l.RosterItems, l.RosterRequests, l.BlockList = c.RosterItems.Int(), c.SubscriptionRequests.Int(), c.BlockedJIDs.Int()
+	l.OfflineMessages, l.OfflineBytes = c.OfflineMessages.Int(), c.OfflineBytes.Int()
+	l.PrivateElements, l.PrivateBytes = c.PrivateElements.Int(), c.PrivateBytes.Int()
 	return l
 }
 

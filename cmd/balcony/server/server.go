@@ -48,13 +48,12 @@ type Server struct {
 	// Guarded by mu.
 	cfg       *config.Config
 	listeners map[string][]net.Listener
-	failed    chan error
 }
 
 // New opens the database and makes a server that does not listen yet.
 func New(ctx context.Context, cfg *config.Config, set *certs.Set, log *slog.Logger, version string) (*Server, error) {
 	s := &Server{log: log, certs: set, cfg: cfg, version: version, started: time.Now(), metrics: prometheus.NewRegistry(),
-		listeners: make(map[string][]net.Listener), failed: make(chan error, 16)}
+		listeners: make(map[string][]net.Listener)}
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	db, err := storage.Open(ctx, storage.Config{Driver: cfg.Storage.Driver, DSN: cfg.Storage.DSN}, cfg.Data, storageLimits(cfg), log)
@@ -69,7 +68,7 @@ func New(ctx context.Context, cfg *config.Config, set *certs.Set, log *slog.Logg
 	}
 	s.auth = auth.New(db, secret, authConfig(cfg))
 	rc := router.DefaultConfig()
-	rc.Resources = limit(cfg.Limits.Resources)
+	rc.Resources = cfg.Limits.Resources.Int()
 	s.router = router.New(rc, db, router.NewMetrics(s.metrics), log)
 	if err := s.setHosts(cfg); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -81,19 +80,18 @@ func New(ctx context.Context, cfg *config.Config, set *certs.Set, log *slog.Logg
 	return s, nil
 }
 
-// limit is a configured limit, 0 when it is off.
-func limit[T ~int64](n T) int { return int(max(n, 0)) }
+// orZero is a configured limit where 0 means that there is none.
+func orZero[T ~int64](n T) int { return int(max(n, 0)) }
 
 func c2sConfig(cfg *config.Config) c2s.Config {
 	l, c := cfg.Limits, c2s.DefaultConfig()
-	c.TLSTimeout, c.LoginTimeout = time.Duration(l.TLSTime), time.Duration(l.LoginTime)
-	c.Unauthenticated = stream.BeforeAuth
-	c.Unauthenticated.Bytes = limit(l.LoginStanza)
-	c.Authenticated = stream.Limits{Bytes: limit(l.Stanza), Depth: limit(l.Depth), Attributes: limit(l.Attributes), Children: stream.DefaultLimits().Children}
-	c.Outbox, c.Rate = limit(l.Outbox), limit(l.ClientRate)
-	c.ConnectionsPerAddress = limit(l.ConnectionsPerAddress)
+	c.TLSTimeout, c.LoginTimeout = l.TLSTime.Std(), l.LoginTime.Std()
+	c.Unauthenticated = stream.Limits{Bytes: l.LoginStanza.Int(), Depth: min(l.Depth.Int(), stream.BeforeAuth.Depth),
+		Attributes: min(l.Attributes.Int(), stream.BeforeAuth.Attributes), Children: stream.BeforeAuth.Children}
+	c.Authenticated = stream.Limits{Bytes: l.Stanza.Int(), Depth: l.Depth.Int(), Attributes: l.Attributes.Int(), Children: stream.DefaultLimits().Children}
+	c.Outbox, c.LoginTries = l.Outbox.Int(), l.LoginTries.Int()
+	c.Rate, c.ConnectionsPerAddress = orZero(l.ClientRate), orZero(l.ConnectionsPerAddress)
 	c.PingAfter = max(0, time.Duration(l.Idle))
-	c.LoginTries = limit(l.LoginTries)
 	return c
 }
 
