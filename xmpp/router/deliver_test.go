@@ -183,6 +183,17 @@ func TestIQRules(t *testing.T) {
 	juliet.ExpectNothing()
 }
 
+// RFC 6121 §3.1.2: a subscription request that cannot be routed is answered with an error; other presence is not.
+func TestSubscribeToUnreachableDomain(t *testing.T) {
+	srv := xmpptest.New(t)
+	romeo := srv.Client("romeo@localhost/orchard")
+	romeo.Online()
+	romeo.Send("<presence to='juliet@elsewhere.test'/><presence type='subscribe' id='s' to='juliet@elsewhere.test'/>")
+	romeo.Expect("<presence type='error' id='s' from='juliet@elsewhere.test' to='romeo@localhost'>" +
+		"<error type='cancel' code='404'><remote-server-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>")
+	romeo.ExpectNothing()
+}
+
 // RFC 6120 §7.7.2.2: the new session wins, the old one is told, and contacts see the old one go before the new one comes.
 func TestResourceConflict(t *testing.T) {
 	srv := xmpptest.New(t)
@@ -203,8 +214,8 @@ func TestResourceConflict(t *testing.T) {
 	fresh.Send("<presence/>")
 	other.Expect("<presence from='romeo@localhost/orchard' to='{any}'/>")
 	other.ExpectNothing()
-	other.Send("<message to='romeo@localhost/orchard' type='chat'><body>still there?</body></message>")
 	fresh.Discard()
+	other.Send("<message to='romeo@localhost/orchard' type='chat'><body>still there?</body></message>")
 	if got := fresh.Read(); got.Local != "message" {
 		t.Fatalf("the new session received %s", got)
 	}

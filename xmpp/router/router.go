@@ -281,7 +281,9 @@ func (r *Router) toRemote(ctx context.Context, s *xmpp.Stanza) {
 	if r.remote != nil {
 		err = r.remote(ctx, s)
 	}
-	if err != nil && s.Kind != xmpp.Presence {
+	// RFC 6121 §3.1.2: whoever asks for a subscription is told that it cannot be delivered; an error for every presence to every contact of a
+	// domain that is away helps nobody.
+	if err != nil && (s.Kind != xmpp.Presence || s.Type == "subscribe") {
 		r.bounce(ctx, s, err)
 	}
 }
