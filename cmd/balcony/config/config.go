@@ -205,8 +205,6 @@ type Limits struct {
 	PrivateElements Count `toml:"private_elements"`
 	// The size of those elements.
 	PrivateBytes Bytes `toml:"private_bytes"`
-	// The time a stanza has to be handled: a database that does not answer in it counts as failed.
-	StanzaTime Duration `toml:"stanza_time"`
 }
 
 // Log is the log.
@@ -241,7 +239,6 @@ func Default() *Config {
 			Resumption: Duration(15 * time.Minute), Idle: Duration(5 * time.Minute),
 			Resources: 20, RosterItems: 5000, SubscriptionRequests: 1000, BlockedJIDs: 1000,
 			OfflineMessages: 1000, OfflineBytes: 16 << 20, PrivateElements: 100, PrivateBytes: 1 << 20,
-			StanzaTime: Duration(30 * time.Second),
 		},
 		Log: Log{Level: "info", Format: "text"},
 	}
