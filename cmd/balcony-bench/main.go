@@ -93,7 +93,7 @@ func parse(args []string) (*settings, error) {
 	flags.IntVar(&s.repetitions, "reps", 3, "repetitions of each scenario on each server; the median counts")
 	flags.DurationVar(&s.Duration, "duration", 8*time.Second, "measured time of the scenarios that run for a time")
 	flags.DurationVar(&s.Warmup, "warmup", 2*time.Second, "load before the measured time")
-	flags.DurationVar(&s.Settle, "settle", 20*time.Second, "rest before each reading of memory")
+	flags.DurationVar(&s.Settle, "settle", 40*time.Second, "rest of the sessions before each reading of memory")
 	flags.IntVar(&s.Pairs, "pairs", 100, "pairs of accounts that exchange messages")
 	flags.IntVar(&s.Contacts, "contacts", 200, "contacts that receive a presence")
 	flags.IntVar(&s.Concurrency, "concurrency", 16, "logins, or senders of offline messages, at the same time; at most 256")

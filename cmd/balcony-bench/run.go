@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -113,7 +114,8 @@ func (b *run) measure(ctx context.Context, s servers.Server, sc load.Scenario, o
 	return metrics, err
 }
 
-// profiles runs the scenarios once more against Balcony and fetches CPU, heap and goroutine profiles under load. These runs do not count.
+// profiles runs the scenarios once more against Balcony and fetches CPU and heap profiles under load, and heap and goroutine profiles and the memory
+// statistics of sessions at rest. These runs do not count.
 func (b *run) profiles(ctx context.Context, s servers.Server, scenarios []load.Scenario) error {
 	if err := os.MkdirAll(b.profile, 0o755); err != nil {
 		return err
@@ -126,20 +128,21 @@ func (b *run) profiles(ctx context.Context, s servers.Server, scenarios []load.S
 		_, err := b.measure(ctx, s, sc, func(p *servers.Process, seconds int) {
 			n++
 			name := filepath.Join(b.profile, fmt.Sprintf("%s-%d", sc.Name, n))
-			fetch := func(kind string) {
-				if err := fetchProfile(ctx, p.Pprof, kind, name); err != nil {
+			fetch := func(query, suffix string) {
+				if err := fetchProfile(ctx, "http://"+p.Pprof+"/debug/pprof/"+query, name+"."+suffix); err != nil {
 					log.Printf("%s: %v", sc.Name, err)
 				}
 			}
 			if seconds == 0 {
-				fetch("goroutine")
-				fetch("heap")
+				fetch("goroutine", "goroutine")
+				fetch("heap", "heap")
+				fetch("heap?debug=1", "memstats")
 				return
 			}
 			fetching.Go(func() {
 				// One second less than the load, so that the heap is read while it still runs.
-				fetch(fmt.Sprintf("profile?seconds=%d", max(1, seconds-1)))
-				fetch("heap")
+				fetch(fmt.Sprintf("profile?seconds=%d", max(1, seconds-1)), "cpu")
+				fetch("heap", "heap")
 			})
 		})
 		fetching.Wait()
@@ -151,11 +154,11 @@ func (b *run) profiles(ctx context.Context, s servers.Server, scenarios []load.S
 	return nil
 }
 
-// fetchProfile stores one profile of the server as NAME.cpu, NAME.heap or NAME.goroutine.
-func fetchProfile(ctx context.Context, addr, kind, name string) error {
+// fetchProfile stores what a URL answers in a file.
+func fetchProfile(ctx context.Context, url, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/debug/pprof/"+kind, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
@@ -165,19 +168,12 @@ func fetchProfile(ctx context.Context, addr, kind, name string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("profile %s: %s", kind, resp.Status)
+		return fmt.Errorf("%s: %s", url, resp.Status)
 	}
-	suffix := kind
-	if len(kind) > 7 && kind[:7] == "profile" {
-		suffix = "cpu"
-	}
-	f, err := os.Create(name + "." + suffix)
+	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(f, resp.Body); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	_, err = io.Copy(f, resp.Body)
+	return errors.Join(err, f.Close())
 }

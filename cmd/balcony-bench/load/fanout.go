@@ -71,7 +71,7 @@ func Fanout(ctx context.Context, r *Run) ([]Metric, error) {
 				return use, 0, nil, err
 			}
 		}
-		m, err := r.begin()
+		m, err := r.begin(r.Duration)
 		if err != nil {
 			return use, 0, nil, err
 		}

@@ -90,9 +90,10 @@ type mark struct {
 	busy           time.Duration
 }
 
-func (r *Run) begin() (mark, error) {
+// begin begins a window that is about that long.
+func (r *Run) begin(length time.Duration) (mark, error) {
 	if r.OnLoad != nil {
-		r.OnLoad(max(1, int(r.Duration.Seconds())))
+		r.OnLoad(max(1, int(length.Seconds())))
 	}
 	return r.mark()
 }

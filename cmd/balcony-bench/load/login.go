@@ -72,7 +72,7 @@ func Login(ctx context.Context, r *Run) ([]Metric, error) {
 		if err := wait(ctx, r.Warmup); err != nil {
 			return use, 0, err
 		}
-		m, err := r.begin()
+		m, err := r.begin(r.Duration)
 		if err != nil {
 			return use, 0, err
 		}

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"balcony/cmd/balcony-bench/proc"
 )
@@ -14,11 +15,14 @@ func memoryAccounts(o *Options) []string {
 	return accounts("idle", o.Sessions[len(o.Sessions)-1])
 }
 
+// startSettle is the rest after the start. Chosen: no server does anything any more after a second.
+const startSettle = 5 * time.Second
+
 // Memory reads the server's resident memory after its start and again each time that a number of sessions has logged in, sent presence
 // and then rested for r.Settle.
 func Memory(ctx context.Context, r *Run) ([]Metric, error) {
 	names := memoryAccounts(&r.Options)
-	before, err := r.rss(ctx)
+	before, err := r.rss(ctx, min(startSettle, r.Settle))
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +35,7 @@ func Memory(ctx context.Context, r *Run) ([]Metric, error) {
 			return nil, err
 		}
 		all = append(all, more...)
-		after, err := r.rss(ctx)
+		after, err := r.rss(ctx, r.Settle)
 		if err != nil {
 			return nil, err
 		}
@@ -45,8 +49,8 @@ func Memory(ctx context.Context, r *Run) ([]Metric, error) {
 	return metrics, nil
 }
 
-func (r *Run) rss(ctx context.Context) (int64, error) {
-	if err := wait(ctx, r.Settle); err != nil {
+func (r *Run) rss(ctx context.Context, rest time.Duration) (int64, error) {
+	if err := wait(ctx, rest); err != nil {
 		return 0, err
 	}
 	return proc.RSS(r.PID)

@@ -158,7 +158,7 @@ func ClosedLoop(ctx context.Context, r *Run) ([]Metric, error) {
 		if err := wait(in.ctx, r.Warmup); err != nil {
 			return use, 0, err
 		}
-		m, err := r.begin()
+		m, err := r.begin(r.Duration)
 		if err != nil {
 			return use, 0, err
 		}
@@ -208,7 +208,7 @@ func OpenLoop(ctx context.Context, r *Run) ([]Metric, error) {
 		if err := wait(in.ctx, from-time.Since(epoch)); err != nil {
 			return use, 0, 0, err
 		}
-		m, err := r.begin()
+		m, err := r.begin(r.Duration)
 		if err != nil {
 			return use, 0, 0, err
 		}

@@ -87,7 +87,7 @@ func Offline(ctx context.Context, r *Run) ([]Metric, error) {
 
 // measure is a window around each(ctx, workers, n, do) and what the server still does after it.
 func (r *Run) measure(ctx context.Context, workers, n int, do func(ctx context.Context, i int) error) (usage, error) {
-	m, err := r.begin()
+	m, err := r.begin(time.Second) // how long it takes is not known
 	if err != nil {
 		return usage{}, err
 	}
