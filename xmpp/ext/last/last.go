@@ -83,6 +83,9 @@ func (m *Module) presence(ctx context.Context, c xmpp.PresenceChange) {
 	}
 	ctx, cancel := context.WithTimeout(xmpp.Detach(ctx), storeTime) // the stream may have ended, and its context with it
 	defer cancel()
+	if exists, err := m.server.Exists(ctx, owner); err == nil && !exists {
+		return // the stream ended because the account was deleted
+	}
 	if err := m.Store.SetLastActivity(ctx, owner, m.server.Now(), status); err != nil {
 		m.Log.Error("store last activity", "jid", owner.String(), "err", err)
 	}
