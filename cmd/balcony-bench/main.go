@@ -2,12 +2,14 @@
 // starts and stops the servers itself, in a temporary folder. docs/benchmarks.md describes the scenarios and the output.
 //
 //	balcony-bench [flags]
+//	balcony-bench report FILE...                              print the tables of runs that were stored with -json
 //	balcony-bench relay -listen ADDR -cert FILE -key FILE     the floor to compare with; the benchmark starts it itself
 package main
 
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -34,10 +36,17 @@ func main() {
 	log.SetFlags(log.Ltime)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	command := ""
+	if len(os.Args) > 1 {
+		command = os.Args[1]
+	}
 	var err error
-	if len(os.Args) > 1 && os.Args[1] == "relay" {
+	switch command {
+	case "relay":
 		err = serveRelay(ctx, os.Args[2:])
-	} else {
+	case "report":
+		err = reprint(os.Args[2:])
+	default:
 		err = bench(ctx, os.Args[1:])
 	}
 	if errors.Is(err, flag.ErrHelp) {
@@ -70,17 +79,33 @@ func serveRelay(ctx context.Context, args []string) error {
 	return relay.Serve(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13})
 }
 
+// reprint prints stored runs.
+func reprint(files []string) error {
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		var r report.Run
+		if err := json.Unmarshal(b, &r); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		r.Text(os.Stdout)
+	}
+	return nil
+}
+
 // settings are the flags of a run.
 type settings struct {
 	load.Options
-	servers, scenarios []string
-	rates              []int
-	repetitions        int
-	mechanism          string
-	hybrid             bool
-	balcony, runAs     string
-	dir, json, profile string
-	keep               bool
+	servers, scenarios     []string
+	rates                  []int
+	repetitions            int
+	mechanism              string
+	hybrid                 bool
+	balcony, runAs         string
+	dir, jsonFile, profile string
+	keep                   bool
 }
 
 func parse(args []string) (*settings, error) {
@@ -105,7 +130,7 @@ func parse(args []string) (*settings, error) {
 	flags.StringVar(&s.runAs, "run-as", "nobody", "`account` that the servers run as when the benchmark is run by root")
 	flags.StringVar(&s.dir, "dir", "", "`folder` for configurations, data and logs; default: a temporary one")
 	flags.BoolVar(&s.keep, "keep", false, "do not remove the temporary folder")
-	flags.StringVar(&s.json, "json", "", "write all samples to this `file`")
+	flags.StringVar(&s.jsonFile, "json", "", "write all samples to this `file`")
 	flags.StringVar(&s.profile, "profile", "", "afterwards run each scenario once more on Balcony and write its profiles to this `folder`")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -201,8 +226,8 @@ func bench(ctx context.Context, args []string) error {
 		return err
 	}
 	b.report.Text(os.Stdout)
-	if s.json != "" {
-		f, err := os.Create(s.json)
+	if s.jsonFile != "" {
+		f, err := os.Create(s.jsonFile)
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,8 @@ func example() *Run {
 func TestText(t *testing.T) {
 	var b strings.Builder
 	example().Text(&b)
-	// Shares by repetition: 0.03 and 0.04 of Prosody, 0.6 and 12/7 of the relay. 25/670 is 0.037, 38/670 is 0.057.
+	// Shares by repetition: 0.03 and 0.04 of Prosody, 0.6 and 12/7 of the relay. 25/670 is 0.037, 38/670 is 0.057; 38/17 is 2.235,
+	// 25/17 is 1.471.
 	want := `2030-01-02 03:04, a machine
 
 ### pairs: one-to-one
@@ -45,8 +46,8 @@ balcony, repetition 2 failed: it broke
 ### Balcony's cost as a share of the others' (budget: must, aim)
 
 |                          | balcony | / prosody                       | / relay |
-| ---                      | ---     | ---                             | ---     |
-| message, closed loop, µs | 7.50    | 0.035 (0.057, 0.037: aim met) | 1.157   |
+| --- | --- | --- | --- |
+| message, closed loop, µs | 7.50    | 0.035 (0.057, 0.037: aim met) | 1.157 (2.235, 1.471: aim met) |
 
 `
 	// Column widths are tabwriter's.
