@@ -173,11 +173,7 @@ func (d *Decoder) settle() {
 // frame finds the next complete top-level element, stream header or end of the stream: none and d.s.kind, with d.s.pos as its length.
 func (d *Decoder) frame() fault {
 	s := d.s
-	if d.selfClosed {
-		if s == nil {
-			s = scanners.Get().(*scanner)
-			d.s = s
-		}
+	if d.selfClosed { // Next has returned the header just now, so there is a scanner
 		d.selfClosed = false
 		s.kind = Close
 		return none

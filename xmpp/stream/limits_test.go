@@ -230,6 +230,24 @@ func TestBuffersShrink(t *testing.T) {
 			t.Fatalf("got %q", lines)
 		}
 	}
+
+	// A large element behind a large one stays where it is; lists that grew are not kept.
+	d.SetLimits(Limits{Bytes: 1 << 20, Depth: 10, Attributes: 1000, Children: 1000})
+	var attrs strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&attrs, " a%d=''", i)
+	}
+	large := "<message" + attrs.String() + ">" + strings.Repeat("<a xmlns='jabber:client'>aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</a>", 900) + "</message>"
+	lines := feed(d, large+large+large, func(int) int { return len(large)*2 - 30000 })
+	if len(lines) != 4 || lines[0] != lines[1] || lines[0] != lines[2] {
+		t.Fatalf("got %d lines", len(lines))
+	}
+	for range 100 {
+		s := scanners.Get().(*scanner)
+		if cap(s.attrs) > keepable || cap(s.kids) > keepable || cap(s.cuts) > keepable || cap(s.buf) > smallBuffer || s.large != nil {
+			t.Fatalf("kept: %d %d %d %d", cap(s.attrs), cap(s.kids), cap(s.cuts), cap(s.buf))
+		}
+	}
 }
 
 // RFC 6120 §4.6.1: keepalives cost nothing; nor does scanning.

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"flag"
 	"strings"
 	"testing"
 
@@ -8,6 +9,9 @@ import (
 
 	"balcony/xmpp"
 )
+
+// chosen: a second or two; -rapid.checks on the command line comes later and wins.
+func init() { _ = flag.Set("rapid.checks", "1000") }
 
 // Words of which the generators make streams: those that matter to the scanner, right and wrong.
 var (

@@ -91,18 +91,6 @@ func open(t testing.TB, content, header string, l Limits) *Decoder {
 	return d
 }
 
-// stanzaOf is the one stanza in body on an ordinary client's stream.
-func stanzaOf(t testing.TB, body string) *xmpp.Stanza {
-	t.Helper()
-	d := open(t, xmpp.NSClient, clientHeader, DefaultLimits())
-	d.Feed([]byte(body))
-	ev, err := d.Next()
-	if err != nil || ev.Kind != Stanzas {
-		t.Fatalf("%s: %v, %v", body, ev, err)
-	}
-	return ev.Stanza
-}
-
 // wantError fails unless the last line is that stream error.
 func wantError(t testing.TB, in string, lines []string, want streamerr.Error, opened bool) {
 	t.Helper()

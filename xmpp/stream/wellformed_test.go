@@ -177,6 +177,7 @@ var headerErrors = []struct {
 	{"no space", `<?xml version='1.0'encoding='UTF-8'?>`, streamerr.NotWellFormed},
 	{"unknown part", `<?xml version='1.0' foo='bar'?>`, streamerr.NotWellFormed},
 	{"no quotes", `<?xml version=1.0?>`, streamerr.NotWellFormed},
+	{"no equals sign", `<?xml version '1.0'?>`, streamerr.NotWellFormed},
 	{"quote left open", `<?xml version='1.0?>`, streamerr.NotWellFormed},
 	{"another encoding", `<?xml version='1.0' encoding='ISO-8859-1'?>`, streamerr.UnsupportedEncoding},
 	{"overlong declaration", `<?xml version='1.0'` + strings.Repeat(" ", 300) + `?>`, streamerr.PolicyViolation},
