@@ -1,0 +1,84 @@
+package offline_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"balcony/cmd/balcony/config"
+	"balcony/xmpp/xmpptest"
+)
+
+func TestTranscripts(t *testing.T) { xmpptest.Transcripts(t, "testdata/*.txt") }
+
+// XEP-0160 §2, step 3.
+func TestWireFullSpool(t *testing.T) {
+	srv := xmpptest.New(t, xmpptest.Config(func(c *config.Config) { c.Limits.OfflineMessages = 1 }))
+	romeo := srv.Client("romeo@localhost/orchard")
+	srv.Account("juliet@localhost")
+	romeo.Send(`<message to='juliet@localhost' type='chat'><body>one</body></message>`)
+	romeo.Send(`<message to='juliet@localhost' type='chat' id='2'><body>two</body></message>`)
+	romeo.Expect(`<message from='juliet@localhost' to='romeo@localhost/orchard' type='error' id='2'><body>two</body>
+		<error type='cancel' code='503'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>`)
+	// The same as for an account that does not exist: nobody learns of a spool.
+	romeo.Send(`<message to='nobody@localhost' type='chat' id='2'><body>two</body></message>`)
+	romeo.Expect(`<message from='nobody@localhost' to='romeo@localhost/orchard' type='error' id='2'><body>two</body>
+		<error type='cancel' code='503'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>`)
+}
+
+// A spool of several outboxes reaches a client that takes its time, in order.
+func TestWireLargeSpool(t *testing.T) {
+	srv := xmpptest.New(t, xmpptest.Config(func(c *config.Config) {
+		c.Limits.Outbox = 128 << 10
+		c.Limits.ClientRate = -1
+	}))
+	romeo := srv.Client("romeo@localhost/orchard")
+	srv.Account("juliet@localhost")
+	const n = 300
+	filler := strings.Repeat(".", 16<<10)
+	for i := range n {
+		romeo.Send(fmt.Sprintf(`<message to='juliet@localhost' type='chat'><body>%d%s</body></message>`, i, filler))
+	}
+	romeo.Sync()
+	if got := srv.Offline("juliet@localhost"); got != n {
+		t.Fatalf("%d messages in the spool, want %d", got, n)
+	}
+	juliet := srv.Client("juliet@localhost/balcony")
+	juliet.Online()
+	for i := range n {
+		e := juliet.Read()
+		if body := e.Children[0].Text; strings.TrimRight(body, ".") != strconv.Itoa(i) {
+			t.Fatalf("message %d is %.20s", i, body)
+		}
+	}
+	juliet.ExpectNothing()
+	if got := srv.Offline("juliet@localhost"); got != 0 {
+		t.Errorf("%d messages are left in the spool", got)
+	}
+}
+
+// A connection that is cut while the spool is delivered loses nothing that it had not been given.
+func TestWireCutInTheMiddle(t *testing.T) {
+	srv := xmpptest.New(t)
+	romeo := srv.Client("romeo@localhost/orchard")
+	srv.Account("juliet@localhost")
+	const n = 200
+	for i := range n {
+		romeo.Send(fmt.Sprintf(`<message to='juliet@localhost' type='chat'><body>%d</body></message>`, i))
+	}
+	romeo.Sync()
+	juliet := srv.Client("juliet@localhost/balcony")
+	juliet.Send("<presence/>")
+	juliet.Disconnect()
+	srv.Eventually("the end of the session", func() bool { return len(srv.Sessions(juliet.JID.Bare())) == 0 })
+	left := srv.Offline("juliet@localhost")
+	again := srv.Client("juliet@localhost/balcony")
+	again.Online()
+	for i := n - left; i < n; i++ {
+		if body := again.Read().Children[0].Text; body != strconv.Itoa(i) {
+			t.Fatalf("message %d is %s", i, body)
+		}
+	}
+	again.ExpectNothing()
+}
