@@ -62,7 +62,7 @@ func (s *Server) newModules() modules {
 			bl,
 			ro,
 			of,
-			&last.Module{Store: s.db, Start: s.started, Log: s.log},
+			&last.Module{Store: s.db, Subscriptions: ro, Start: s.started, Log: s.log},
 			vcard.Module{Store: s.db},
 			private.Module{Store: s.db},
 			re,

@@ -22,11 +22,18 @@ const (
 	storeTime = 10 * time.Second // chosen: the stream is gone, only its reader waits
 )
 
+// Subscriptions tells who may see an account's presence.
+type Subscriptions interface {
+	// Subscribed reports the two directions of the subscription in owner's roster; from: contact receives owner's presence.
+	Subscribed(ctx context.Context, owner, contact jid.JID) (to, from bool, err error)
+}
+
 // Module answers how long ago an account was last online, and how long the server has been running.
 type Module struct {
-	Store Store
-	Start time.Time // when the server started
-	Log   *slog.Logger
+	Store         Store
+	Subscriptions Subscriptions
+	Start         time.Time // when the server started
+	Log           *slog.Logger
 
 	server xmpp.Server // static after Register
 }
@@ -45,8 +52,8 @@ func (m *Module) Register(r *xmpp.Registry) {
 	r.Feature(xmpp.ToServer, NS) // XEP-0012 §6
 	r.Feature(xmpp.ToContact, NS)
 	r.IQ(xmpp.ToServer, stanza.GetIQ, NS, "query", m.uptime)
-	// XEP-0012 §3 and §8: only who may see the account's presence. A request to a full JID is the client's to answer (§4).
-	r.IQ(xmpp.ToContact, stanza.GetIQ, NS, "query", m.account)
+	r.IQ(xmpp.ToContact, stanza.GetIQ, NS, "query", m.account) // XEP-0012 §3 and §8: only who may see the account's presence
+	r.Incoming(m.resource)
 	r.Presence(m.presence)
 }
 
@@ -69,6 +76,20 @@ func (m *Module) account(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, er
 		return nil, xmpp.ErrItemNotFound // never online
 	}
 	return m.since(at).Say(status), nil
+}
+
+// resource: XEP-0012 §4, a request to a full JID is the client's to answer, and does not reach it from somebody who may not see the account's
+// presence. The answer is that of a resource that does not exist.
+func (m *Module) resource(ctx context.Context, d *xmpp.Delivery) error {
+	s := d.Stanza
+	if s.To.Resourcepart() == "" || !s.IsRequest() || len(s.Spans()) == 0 || s.Spans()[0].Space != NS || s.From.Bare().Equal(d.Account) {
+		return nil
+	}
+	_, from, err := m.Subscriptions.Subscribed(ctx, d.Account, s.From.Bare())
+	if err == nil && !from {
+		err = xmpp.ErrServiceUnavailable
+	}
+	return err
 }
 
 // presence keeps the time and status of the unavailable presence of the last available resource.
