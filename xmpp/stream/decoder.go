@@ -5,6 +5,7 @@ package stream
 import (
 	"bytes"
 	"errors"
+	"math"
 
 	streamerr "mellium.im/xmpp/stream"
 
@@ -186,6 +187,7 @@ func (d *Decoder) frame() fault {
 			return f
 		}
 		s.max = d.limits
+		s.max.Bytes = min(s.max.Bytes, math.MaxInt32) // offsets in an element are int32
 	}
 	b := s.rest()
 	clipped := len(b) >= s.max.Bytes

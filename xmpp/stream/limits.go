@@ -3,7 +3,7 @@ package stream
 // Limits bound what one peer can make a decoder hold. They are checked while reading, before the bytes of an element are complete.
 // Exceeding one is a policy-violation (RFC 6120 §4.9.3.14).
 type Limits struct {
-	Bytes      int // of one top-level element, and of the stream header with its XML declaration
+	Bytes      int // of one top-level element or stream header; above 2 GiB is 2 GiB
 	Depth      int // of nested elements; a stanza is at depth 1
 	Attributes int // of one element, namespace declarations included
 	Children   int // direct children of one top-level element
