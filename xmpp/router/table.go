@@ -140,14 +140,21 @@ func (r *Router) Bind(ctx context.Context, account jid.JID, resource string, out
 		old.Close(streamerr.Conflict)
 		r.end(ctx, old)
 	}
-	// The account may have been deleted after it authenticated: whoever deletes closes the sessions that are in the table by then.
-	if exists, err := r.accounts.AccountExists(ctx, bare); err != nil || !exists {
-		r.table.remove(s)
-		if err != nil {
+	// The account may have been deleted after it authenticated. Whoever deletes it calls Forget when the data are gone, and then closes the
+	// sessions that are in the table.
+	if !r.known.has(s.bareKey) {
+		gen := r.known.generation()
+		exists, err := r.accounts.AccountExists(ctx, bare)
+		switch {
+		case err != nil:
+			r.table.remove(s)
 			r.log.Error("look up account", "err", err)
 			return nil, xmpp.ErrInternal
+		case !exists:
+			r.table.remove(s)
+			return nil, xmpp.ErrNotAllowed
 		}
-		return nil, xmpp.ErrNotAllowed
+		r.known.add(s.bareKey, gen)
 	}
 	for _, h := range r.reg.BoundHooks {
 		h(ctx, s)

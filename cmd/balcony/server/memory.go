@@ -10,8 +10,8 @@ import (
 // not need. count is the number of connections accepted so far.
 func giveBack(ctx context.Context, count func() uint64) {
 	const (
-		every = 15 * time.Second // chosen: a storm is over when this long brings few logins
-		storm = 200              // chosen: handshakes worth a collection; each leaves about 100 KB behind
+		every = 5 * time.Second // chosen: a storm is over when this long brings few logins
+		storm = 200             // chosen: handshakes worth a collection; each leaves about 100 KB behind
 	)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
