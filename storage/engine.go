@@ -15,6 +15,8 @@ type engine struct {
 
 	// writes has one connection, the writer's. reads has a few; nil when only the writer's connection sees the data.
 	writes, reads *sql.DB
+	// migrates is for migrations, which may take long: without time limits. It may be writes.
+	migrates *sql.DB
 
 	// begin starts a transaction that will write.
 	begin string
@@ -38,7 +40,7 @@ func (e *engine) close() error {
 	if e.reads != nil {
 		err = e.reads.Close()
 	}
-	return errors.Join(err, e.writes.Close())
+	return errors.Join(err, e.migrates.Close(), e.writes.Close())
 }
 
 // wrap marks errors that mean that the database cannot work now.

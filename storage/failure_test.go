@@ -105,7 +105,7 @@ func TestPostgreSQLCrashLosesNothing(t *testing.T) {
 					if !errors.Is(err, ErrUnavailable) {
 						t.Errorf("append %s: %v", id, err)
 					}
-					return
+					continue
 				}
 				mu.Lock()
 				acknowledged[id] = true
@@ -232,8 +232,8 @@ func behindProxy(t *testing.T) (*DB, *proxy) {
 	}
 	p := newProxy(t, filepath.Join(dir, ".s.PGSQL.5432"))
 	addr := p.listener.Addr().(*net.TCPAddr)
-	db := openTest(t, Config{Driver: "postgres",
-		DSN: fmt.Sprintf("postgres://balcony@127.0.0.1:%d/%s?sslmode=disable", addr.Port, name)}, "")
+	db := openImpatient(t, Config{Driver: "postgres",
+		DSN: fmt.Sprintf("postgres://balcony@127.0.0.1:%d/%s?sslmode=disable", addr.Port, name)}, "", answer)
 	must(t, db.CreateAccount(limited(t), romeo, nil))
 	return db, p
 }
@@ -290,7 +290,7 @@ func TestPostgreSQLConnectionsCut(t *testing.T) {
 // Another process that holds a lock makes us wait, but not for ever.
 func TestPostgreSQLLockOfAnother(t *testing.T) {
 	cfg := postgres(t)
-	db, other := openTest(t, cfg, ""), openTest(t, cfg, "")
+	db, other := openImpatient(t, cfg, "", answer), openTest(t, cfg, "")
 	must(t, db.CreateAccount(limited(t), romeo, nil))
 	locked, end := make(chan struct{}), make(chan struct{})
 	holder := &write{waits: true, run: func(q queries) error {
@@ -471,6 +471,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"folder", "open database", Config{Driver: "sqlite", DSN: folder}},
 		{"no database", "not a database", Config{Driver: "sqlite", DSN: notADatabase}},
 		{"bad dsn", "postgres", Config{Driver: "postgres", DSN: "port=x"}},
+		{"bad URL", "invalid URL escape", Config{Driver: "postgres", DSN: "postgres://x:topsecret%zz@localhost/x"}},
+		{"bad quotes", "dsn", Config{Driver: "postgres", DSN: "password='topsecret"}},
 		{"nobody there", "unavailable", Config{Driver: "postgres", DSN: "host=" + folder + " user=x dbname=x password=topsecret sslmode=disable"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -38,7 +38,7 @@ func migrateFrom(ctx context.Context, e *engine, files fs.FS, now time.Time) err
 
 // migrateNext applies the first migration that is missing; more is false when there was none.
 func migrateNext(ctx context.Context, e *engine, files fs.FS, names []string, now time.Time) (more bool, err error) {
-	tx, err := e.writes.BeginTx(ctx, nil)
+	tx, err := e.migrates.BeginTx(ctx, nil)
 	if err != nil {
 		return false, fmt.Errorf("begin migration: %w", err)
 	}

@@ -60,12 +60,13 @@ func (db *DB) appendOffline(q queries, account jid.JID, stamp time.Time, s *xmpp
 }
 
 // Offline returns up to limit messages of the spool in order, beginning after the id after (0 from the start). It sees every message
-// whose AppendOffline was called before, because it waits for the writer.
+// whose AppendOffline was called before, because it waits for the writer. A message that the scanner no longer takes is logged and left out: it
+// must neither reach a peer nor keep the others from theirs.
 func (db *DB) Offline(ctx context.Context, account jid.JID, after int64, limit int) (entries []offline.Entry, err error) {
 	err = db.writer.settle(ctx)
-	if err == nil {
+	for unread := true; err == nil && unread; {
 		err = db.read(ctx, "Offline", func(q queries) error {
-			entries = nil
+			entries, unread = nil, false
 			return q.rows(`SELECT m.id, m.stamp, m.stanza FROM account a JOIN offline_message m ON m.account_id = a.id
 				WHERE a.domain = $1 AND a.localpart = $2 AND m.id > $3 ORDER BY m.id LIMIT $4`,
 				[]any{account.Domainpart(), account.Localpart(), after, limit},
@@ -77,10 +78,13 @@ func (db *DB) Offline(ctx context.Context, account jid.JID, after int64, limit i
 						return err
 					}
 					e.Stamp = time.UnixMicro(micro).UTC()
-					if e.Stanza, err = stream.Parse(xml, storedLimits); err != nil {
-						return fmt.Errorf("stored message %d: %w", e.ID, err)
+					var bad error
+					if e.Stanza, bad = stream.Parse(xml, storedLimits); bad != nil {
+						db.log.Error("stored message cannot be read", "account", account.String(), "id", e.ID, "error", bad)
+						after, unread = e.ID, len(entries) == 0 // a page of nothing else is not the end
+						return nil
 					}
-					entries = append(entries, e)
+					entries, unread = append(entries, e), false
 					return nil
 				})
 		})

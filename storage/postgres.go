@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -25,7 +26,11 @@ const (
 func openPostgres(dsn string, timeout time.Duration) (*engine, error) {
 	cfg, err := pq.NewConfig(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("postgres: %w", err) // the driver's words do not repeat the dsn, which may hold a password
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // without the URL, which may hold a password
+		}
+		return nil, fmt.Errorf("postgres: dsn: %w", err)
 	}
 	cfg.BinaryParameters = true // []byte goes as it is, not in hexadecimal digits
 	if cfg.ConnectTimeout == 0 {
@@ -43,10 +48,11 @@ func openPostgres(dsn string, timeout time.Duration) (*engine, error) {
 	if cfg.Runtime == nil {
 		cfg.Runtime = make(map[string]string)
 	}
-	setting(&cfg, "statement_timeout", ms)
 	setting(&cfg, "idle_in_transaction_session_timeout", "30000") // chosen: a stopped process must not keep its locks for ever
 	setting(&cfg, "default_transaction_isolation", "read committed")
 	setting(&cfg, "synchronous_commit", "on") // a commit that is not on disk is none
+	migrator := cfg.Clone()
+	setting(&cfg, "statement_timeout", ms)
 	reader := cfg.Clone()
 	setting(&reader, "default_transaction_read_only", "on")
 
@@ -67,24 +73,23 @@ func openPostgres(dsn string, timeout time.Duration) (*engine, error) {
 		},
 		unavailable: postgresUnavailable,
 	}
-	pool := func(cfg pq.Config, n int) (*sql.DB, error) {
-		c, err := pq.NewConnectorConfig(cfg)
-		if err != nil {
-			return nil, fmt.Errorf("postgres: %w", err)
-		}
-		c.Dialer(impatient{timeout})
-		p := sql.OpenDB(c)
-		p.SetMaxOpenConns(n)
-		p.SetMaxIdleConns(n)
-		return p, nil
+	w, err1 := pq.NewConnectorConfig(cfg)
+	r, err2 := pq.NewConnectorConfig(reader)
+	m, err3 := pq.NewConnectorConfig(migrator)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	if e.writes, err = pool(cfg, 1); err != nil {
-		return nil, err
-	}
-	if e.reads, err = pool(reader, postgresReaders); err != nil {
-		return nil, errors.Join(err, e.writes.Close())
-	}
+	w.Dialer(impatient{timeout})
+	r.Dialer(impatient{timeout})
+	e.writes, e.reads, e.migrates = pool(w, 1), pool(r, postgresReaders), pool(m, 1)
 	return e, nil
+}
+
+func pool(c *pq.Connector, connections int) *sql.DB {
+	p := sql.OpenDB(c)
+	p.SetMaxOpenConns(connections)
+	p.SetMaxIdleConns(connections)
+	return p
 }
 
 // checkPostgres refuses a database that cannot keep every character, and returns a warning about one that does not sync.

@@ -2,9 +2,9 @@ package storage
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"balcony/roster"
 
@@ -24,10 +24,10 @@ const (
 	stateRemoved // the row tells RosterSince that the item left; without any other bit it is no item
 )
 
-// A roster item's columns in the order that scanItem reads.
+// itemRow are the columns of a roster item in the order of dest; contact is empty when an outer join found none.
 type itemRow struct {
-	contact, name, groups *string
-	state, version        *int64
+	contact, name, groups string
+	state, version        int64
 	request               []byte
 }
 
@@ -37,19 +37,36 @@ func (r *itemRow) dest() []any {
 
 // item makes the item; removed says that the row also stands for an item that left.
 func (r *itemRow) item() (item roster.Item, removed bool, err error) {
-	contact, err := jid.ParseUnsafe(*r.contact) // stored in canonical form
+	contact, err := jid.ParseUnsafe(r.contact) // stored in canonical form
 	if err != nil {
-		return roster.Item{}, false, fmt.Errorf("stored contact %q: %w", *r.contact, err)
+		return roster.Item{}, false, fmt.Errorf("stored contact %q: %w", r.contact, err)
 	}
-	item = roster.Item{Contact: contact.JID, Name: *r.name, Request: r.request, Version: *r.version}
-	item.To, item.From, item.Ask = *r.state&stateTo != 0, *r.state&stateFrom != 0, *r.state&stateAsk != 0
-	item.In, item.Approved, item.Listed = *r.state&stateIn != 0, *r.state&stateApproved != 0, *r.state&stateListed != 0
-	if *r.groups != "" {
-		if err := json.Unmarshal([]byte(*r.groups), &item.Groups); err != nil {
-			return roster.Item{}, false, fmt.Errorf("stored groups of %q: %w", *r.contact, err)
+	item = roster.Item{Contact: contact.JID, Name: r.name, Groups: splitGroups(r.groups), Request: r.request, Version: r.version}
+	item.To, item.From, item.Ask = r.state&stateTo != 0, r.state&stateFrom != 0, r.state&stateAsk != 0
+	item.In, item.Approved, item.Listed = r.state&stateIn != 0, r.state&stateApproved != 0, r.state&stateListed != 0
+	return item, r.state&stateRemoved != 0, nil
+}
+
+// groupEnd follows each group in roster_item.group_names. XML has no such character, so no group has it.
+const groupEnd = "\x1f"
+
+func joinGroups(groups []string) (string, error) {
+	var b strings.Builder
+	for _, g := range groups {
+		if strings.Contains(g, groupEnd) {
+			return "", fmt.Errorf("group %q: character that XML does not have", g)
 		}
+		b.WriteString(g)
+		b.WriteString(groupEnd)
 	}
-	return item, *r.state&stateRemoved != 0, nil
+	return b.String(), nil
+}
+
+func splitGroups(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(s, groupEnd), groupEnd)
 }
 
 func stateOf(i roster.Item) (state int64) {
@@ -68,14 +85,16 @@ func stateOf(i roster.Item) (state int64) {
 func (db *DB) Roster(ctx context.Context, owner jid.JID) (items []roster.Item, version int64, err error) {
 	err = db.read(ctx, "Roster", func(q queries) error {
 		items = nil
-		return q.rows(`SELECT r.version, i.contact, i.name, i.group_names, i.state, i.version, i.request
+		var row itemRow
+		dest := append([]any{&version}, row.dest()...)
+		return q.rows(`SELECT r.version, coalesce(i.contact, ''), coalesce(i.name, ''), coalesce(i.group_names, ''), coalesce(i.state, 0),
+			coalesce(i.version, 0), i.request
 			FROM account a JOIN roster r ON r.account_id = a.id
 			LEFT JOIN roster_item i ON i.account_id = a.id AND i.state <> 64
 			WHERE a.domain = $1 AND a.localpart = $2 ORDER BY i.contact`,
 			[]any{owner.Domainpart(), owner.Localpart()},
 			func(scan func(...any) error) error {
-				var row itemRow
-				if err := scan(append([]any{&version}, row.dest()...)...); err != nil || row.contact == nil {
+				if err := scan(dest...); err != nil || row.contact == "" {
 					return err
 				}
 				item, _, err := row.item()
@@ -94,20 +113,22 @@ func (db *DB) Roster(ctx context.Context, owner jid.JID) (items []roster.Item, v
 func (db *DB) RosterSince(ctx context.Context, owner jid.JID, version int64) (items []roster.Item, now int64, ok bool, err error) {
 	err = db.read(ctx, "RosterSince", func(q queries) error {
 		items = nil
+		var row itemRow
+		var oldest int64
+		dest := append([]any{&now, &oldest}, row.dest()...)
 		// Bits 32 and 64: listed or removed.
-		return q.rows(`SELECT r.version, r.oldest, i.contact, i.name, i.group_names, i.state, i.version, i.request
+		return q.rows(`SELECT r.version, r.oldest, coalesce(i.contact, ''), coalesce(i.name, ''), coalesce(i.group_names, ''), coalesce(i.state, 0),
+			coalesce(i.version, 0), i.request
 			FROM account a JOIN roster r ON r.account_id = a.id
 			LEFT JOIN roster_item i ON i.account_id = a.id AND i.version > $3 AND (i.state & 96) <> 0 AND r.oldest <= $3
 			WHERE a.domain = $1 AND a.localpart = $2 ORDER BY i.version`,
 			[]any{owner.Domainpart(), owner.Localpart(), version},
 			func(scan func(...any) error) error {
-				var row itemRow
-				var oldest int64
-				if err := scan(append([]any{&now, &oldest}, row.dest()...)...); err != nil {
+				if err := scan(dest...); err != nil {
 					return err
 				}
 				ok = oldest <= version && version <= now
-				if !ok || row.contact == nil {
+				if !ok || row.contact == "" {
 					return nil
 				}
 				item, removed, err := row.item()
@@ -258,15 +279,11 @@ func putRow(q queries, account int64, item *roster.Item, state int64, removed, f
 	if removed {
 		state |= stateRemoved
 	}
-	groups := ""
-	if len(item.Groups) > 0 {
-		b, err := json.Marshal(item.Groups)
-		if err != nil {
-			return fmt.Errorf("groups: %w", err)
-		}
-		groups = string(b)
+	groups, err := joinGroups(item.Groups)
+	if err != nil {
+		return err
 	}
-	_, err := q.exec(`INSERT INTO roster_item (account_id, contact, name, group_names, state, version, request)
+	_, err = q.exec(`INSERT INTO roster_item (account_id, contact, name, group_names, state, version, request)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (account_id, contact) DO UPDATE SET name = excluded.name, group_names = excluded.group_names,
 			state = excluded.state, version = excluded.version, request = excluded.request`,

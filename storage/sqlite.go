@@ -46,6 +46,7 @@ func openSQLite(ctx context.Context, path, dataDir string) (*engine, error) {
 	if path == ":memory:" {
 		e.keepConnection = true
 		e.writes = openPool(":memory:?_txlock=immediate&_foreign_keys=1", 1)
+		e.migrates = e.writes
 		return e, nil
 	}
 	if strings.HasPrefix(path, "file:") || strings.Contains(path, "?") {
@@ -74,6 +75,7 @@ func openSQLite(ctx context.Context, path, dataDir string) (*engine, error) {
 	dsn := (&url.URL{Scheme: "file", Path: path}).String() + "?_foreign_keys=1&_busy_timeout=" + strconv.FormatInt(sqliteBusy.Milliseconds(), 10)
 	// synchronous=FULL syncs the log at every commit; NORMAL would lose acknowledged stanzas with the power.
 	e.writes = openPool(dsn+"&_txlock=immediate&_synchronous=FULL&_pragma=cache_size("+sqliteCache+")", 1)
+	e.migrates = e.writes
 	e.reads = openPool(dsn+"&_query_only=1", sqliteReaders)
 	if err := useWAL(ctx, e.writes); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: %s: %w", path, err), e.close())

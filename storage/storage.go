@@ -39,7 +39,7 @@ type Config struct {
 // DefaultConfig is SQLite in the data folder.
 func DefaultConfig() Config { return Config{Driver: "sqlite"} }
 
-// Limits bound what one account can make the database hold.
+// Limits bound what one account can make the database hold. math.MaxInt is no limit.
 type Limits struct {
 	RosterItems     int // listed roster items
 	RosterRequests  int // subscription requests that wait for the owner's answer
@@ -73,6 +73,7 @@ func DefaultLimits() Limits {
 type DB struct {
 	e        *engine
 	limits   Limits
+	log      *slog.Logger
 	reader   prepared
 	writer   *writer
 	closed   atomic.Bool
@@ -113,10 +114,13 @@ func open(ctx context.Context, cfg Config, dataDir string, limits Limits, log *s
 	if err == nil {
 		err = migrate(ctx, e, time.Now())
 	}
+	if err == nil && e.migrates != e.writes {
+		err = e.migrates.Close()
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database: %w", e.wrap(err)), e.close())
 	}
-	db := &DB{e: e, limits: limits, reader: prepared{pool: e.reads}}
+	db := &DB{e: e, limits: limits, log: log, reader: prepared{pool: e.reads}}
 	db.writer = newWriter(e, log, db.observe, timeout)
 	return db, nil
 }

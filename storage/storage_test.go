@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -128,6 +129,17 @@ func TestDeletionEmptiesEveryTable(t *testing.T) {
 					t.Errorf("table %s still has %d rows of the account", table, n)
 				}
 			}
+		})
+	}
+}
+
+func TestNoLimits(t *testing.T) {
+	const none = math.MaxInt
+	limits := storage.Limits{RosterItems: none, RosterRequests: none, RequestBytes: none, RosterRemoved: none, OfflineMessages: none,
+		OfflineBytes: none, PrivateElements: none, PrivateBytes: none, BlockList: none}
+	for name, cfg := range map[string]storage.Config{"SQLite": storage.DefaultConfig(), "PostgreSQL": {Driver: "postgres", DSN: pgtest.Start(t)}} {
+		t.Run(name, func(t *testing.T) {
+			storagetest.Fill(t, open(t, cfg, t.TempDir(), limits), jid.MustParse("romeo@montague.example"))
 		})
 	}
 }

@@ -5,16 +5,16 @@ CREATE TABLE roster (
 	account_id {{key}} REFERENCES account (id) ON DELETE CASCADE,
 	version BIGINT NOT NULL,
 	oldest BIGINT NOT NULL,
-	items INTEGER NOT NULL DEFAULT 0,
-	requests INTEGER NOT NULL DEFAULT 0,
-	removed INTEGER NOT NULL DEFAULT 0
+	items BIGINT NOT NULL DEFAULT 0,
+	requests BIGINT NOT NULL DEFAULT 0,
+	removed BIGINT NOT NULL DEFAULT 0
 );
 
 INSERT INTO roster (account_id, version, oldest) SELECT id, {{random}}, 0 FROM account;
 UPDATE roster SET oldest = version;
 
--- state is a set of bits: 1 to, 2 from, 4 ask, 8 in, 16 approved, 32 listed, 64 removed. group_names is a JSON array of strings, empty for
--- none. request is the subscription request as a presence stanza.
+-- state is a set of bits: 1 to, 2 from, 4 ask, 8 in, 16 approved, 32 listed, 64 removed. group_names has U+001F behind each group.
+-- request is the subscription request as a presence stanza.
 CREATE TABLE roster_item (
 	account_id BIGINT NOT NULL REFERENCES account (id) ON DELETE CASCADE,
 	contact {{text}} NOT NULL,

@@ -3,7 +3,7 @@
 
 CREATE TABLE offline_spool (
 	account_id {{key}} REFERENCES account (id) ON DELETE CASCADE,
-	messages INTEGER NOT NULL DEFAULT 0,
+	messages BIGINT NOT NULL DEFAULT 0,
 	bytes BIGINT NOT NULL DEFAULT 0,
 	last_id BIGINT NOT NULL DEFAULT 0
 );

@@ -1,4 +1,4 @@
--- A database of version 1 (migration 0001_account.sql only), written with sqlite3's .dump.
+-- A database of version 1 (migration 0001_account.sql only), as sqlite3's .dump writes it.
 PRAGMA foreign_keys=OFF;
 BEGIN TRANSACTION;
 CREATE TABLE migration (name TEXT NOT NULL PRIMARY KEY, applied BIGINT NOT NULL);
