@@ -147,8 +147,13 @@ func (c *conn) Close(reason streamerr.Error) {
 	c.wake()
 }
 
-// wake makes the reader notice reason.
-func (c *conn) wake() { _ = c.sock.SetReadDeadline(time.Unix(1, 0)) }
+// wake makes the reader notice reason, also while it waits for its own output.
+func (c *conn) wake() {
+	_ = c.sock.SetReadDeadline(time.Unix(1, 0))
+	if o := c.out.Load(); o != nil {
+		o.leave()
+	}
+}
 
 // cut ends the connection at once, whatever it does.
 func (c *conn) cut() { _ = c.sock.SetDeadline(time.Unix(1, 0)); _ = c.sock.CloseRead() }

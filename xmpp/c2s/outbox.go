@@ -32,6 +32,7 @@ type outbox struct {
 	spare    []entry // the last queue's memory, for the next one
 	put, out uint64  // entries that were taken, and that were written
 	waiters  []waiter
+	leaving  bool // the session is being ended: nobody waits any more
 }
 
 // waiter waits until out has reached n.
@@ -186,16 +187,29 @@ func (o *outbox) drained(err error) {
 // end refuses further entries. It is called with mu held.
 func (o *outbox) end() {
 	o.closed = true
+	o.release()
+}
+
+// release lets those go who wait for what may never be written. It is called with mu held.
+func (o *outbox) release() {
+	o.leaving = true
 	for _, w := range o.waiters {
 		close(w.done)
 	}
 	o.waiters = nil
 }
 
-// Written waits until the kernel has taken everything that was put before.
+// leave tells that the session is about to end; entries are still taken and written.
+func (o *outbox) leave() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.release()
+}
+
+// Written waits until the kernel has taken everything that was put before, or until leave.
 func (o *outbox) Written(ctx context.Context) error {
 	o.mu.Lock()
-	if o.closed {
+	if o.leaving {
 		o.mu.Unlock()
 		return errEnded
 	}
