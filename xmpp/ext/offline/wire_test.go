@@ -1,7 +1,9 @@
 package offline_test
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -81,4 +83,37 @@ func TestWireCutInTheMiddle(t *testing.T) {
 		}
 	}
 	again.ExpectNothing()
+}
+
+// A client that does not read what the spool holds for it does not keep its next connection from taking its place.
+func TestWireReplacedInTheMiddle(t *testing.T) {
+	srv := xmpptest.New(t, xmpptest.Config(func(c *config.Config) { c.Limits.ClientRate = -1 }))
+	romeo := srv.Client("romeo@localhost/orchard")
+	srv.Account("juliet@localhost")
+	const n = 600
+	filler := strings.Repeat(".", 20<<10)
+	for i := range n {
+		romeo.Send(fmt.Sprintf(`<message to='juliet@localhost' type='chat'><body>%d%s</body></message>`, i, filler))
+	}
+	romeo.Sync()
+	dead, _ := srv.Login("juliet@localhost")
+	if err := dead.Conn().(*tls.Conn).NetConn().(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	dead.Write(`<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>balcony</resource></bind></iq>`)
+	dead.Element()
+	dead.Write("<presence/>")
+	srv.Eventually("presence", func() bool { return srv.Available("juliet@localhost/balcony") })
+	c := srv.Client("juliet@localhost/balcony")
+	left := srv.Offline("juliet@localhost")
+	if left == 0 {
+		t.Error("the kernel took the whole spool: this test shows nothing")
+	}
+	c.Online()
+	for i := n - left; i < n; i++ {
+		if body := c.Read().Children[0].Text; strings.TrimRight(body, ".") != strconv.Itoa(i) {
+			t.Fatalf("message %d is %.20s", i, body)
+		}
+	}
+	c.ExpectNothing()
 }
