@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"mellium.im/xmpp/jid"
 )
@@ -52,6 +53,17 @@ func TestConfigIsBroughtIntoRange(t *testing.T) {
 	a := New(&memory{}, testSecret, Config{Iterations: 1, PlainQueue: -1, Delay: -1, Wait: -1})
 	if want := (Config{Iterations: MinIterations, PlainConcurrency: 1}); a.cfg != want {
 		t.Errorf("%+v, want %+v", a.cfg, want)
+	}
+}
+
+func TestLongestDelay(t *testing.T) {
+	a := New(&memory{}, testSecret, Config{Delay: 1 << 62, Wait: time.Second})
+	var k bucket
+	for range 1000 {
+		k.fail(0, freeAccount, a.backoff.longest)
+	}
+	if d := k.next(0, freeAccount, a.backoff.longest); d != 24*time.Hour {
+		t.Errorf("longest interval %v, want a day", d)
 	}
 }
 

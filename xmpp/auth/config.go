@@ -19,7 +19,7 @@ type Config struct {
 	// PlainQueue is how many more may wait for that; beyond it a login with PLAIN fails with temporary-auth-failure.
 	PlainQueue int
 	// Delay is the longest interval that failed logins put between two further ones from an address, or to an account. It grows from one
-	// second and fades. 0: no back-off.
+	// second and fades. At most a day; 0: no back-off.
 	Delay time.Duration
 	// Wait is the longest time that one login waits for that interval to pass; it has to fit into the time that a client has to log in. A
 	// login that would have to wait longer goes on when it was the account that was guessed at, so that strangers lock nobody out, and
@@ -44,7 +44,7 @@ func (c Config) clamp() Config {
 	c.Iterations = max(c.Iterations, MinIterations)
 	c.PlainConcurrency = max(c.PlainConcurrency, 1)
 	c.PlainQueue = max(c.PlainQueue, 0)
-	c.Delay = max(c.Delay, 0)
+	c.Delay = min(max(c.Delay, 0), 24*time.Hour)
 	c.Wait = max(c.Wait, 0)
 	return c
 }

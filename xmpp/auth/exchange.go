@@ -10,8 +10,8 @@ import (
 	"mellium.im/xmpp/jid"
 )
 
-// maxMessage is the longest response in bytes. chosen: the longest name twice (of the account and as authorization identity), all of it
-// escaped, would not fit, but anything that a client has reason to send does, many times over.
+// maxMessage is the longest response in bytes. chosen: the longest user name, the longest bare JID and a nonce fit, as do the three times
+// 255 octets of RFC 4616 §2.
 const maxMessage = 4096
 
 // maxName is the longest user name in bytes: RFC 7622 §3.3, a localpart. RFC 4616 §2 wants 255 octets at least.
