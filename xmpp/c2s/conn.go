@@ -375,16 +375,18 @@ func (c *conn) finish(err error) {
 		c.log.Debug("connection lost", "err", err)
 	}
 	c.server.metrics.closed.WithLabelValues(reason).Inc()
-	if se.Err != "" || errors.Is(err, errClosed) {
-		c.goodbye(se)
+	said := (se.Err != "" || errors.Is(err, errClosed)) && c.goodbye(se)
+	c.salvage() // before waiting for the client: what is spooled meanwhile must not overtake it
+	if said {
+		c.linger()
 	}
-	c.salvage()
 	_ = c.sock.Close()
 	c.sock.drains.Wait()
 }
 
-// goodbye writes the end of the stream: RFC 6120 §4.9.1 and §4.4. An error before the stream was opened opens it first (§4.9.1.2).
-func (c *conn) goodbye(se streamerr.Error) {
+// goodbye writes the end of the stream: RFC 6120 §4.9.1 and §4.4. An error before the stream was opened opens it first (§4.9.1.2). It
+// reports whether the end was written.
+func (c *conn) goodbye(se streamerr.Error) bool {
 	var b []byte
 	if !c.opened {
 		b = c.header()
@@ -398,15 +400,16 @@ func (c *conn) goodbye(se streamerr.Error) {
 		// Behind everything that was queued before; a client that does not read gets none of it.
 		o := c.out.Load()
 		if !o.add(context.Background(), entry{raw: b}) {
-			return
+			return false
 		}
 	} else if c.send(b) != nil {
-		return
+		return false
 	}
-	if c.tls != nil && c.tls.CloseWrite() != nil {
-		return
-	}
-	// Closing while unread bytes wait would make the kernel take back what was just written.
+	return c.tls == nil || c.tls.CloseWrite() == nil
+}
+
+// linger waits for the client's end: closing while unread bytes wait would make the kernel take back what was just written.
+func (c *conn) linger() {
 	_ = c.sock.CloseWrite()
 	_, _ = io.CopyN(io.Discard, c.sock.TCPConn, 1<<20)
 }

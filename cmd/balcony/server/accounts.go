@@ -82,6 +82,7 @@ func (a *Accounts) Delete(ctx context.Context, account jid.JID) error {
 		return err
 	}
 	a.s.router.Forget(account)
+	a.s.modules.blocking.Forget(account)
 	a.end(account)
 	return nil
 }

@@ -30,6 +30,7 @@ import (
 type modules struct {
 	list     []xmpp.Module // in the order in which they see stanzas
 	roster   *roster.Module
+	blocking *blocking.Module
 	register *register.Module
 	offline  *offline.Module
 }
@@ -56,7 +57,7 @@ func (s *Server) newModules() modules {
 	co := contact.Module{Of: s.contacts}
 	di := &disco.Module{Name: "Balcony", Node: capsNode, Forms: []func(string) *xmpp.Element{co.Form}, Providers: []disco.Provider{ad}}
 	return modules{
-		roster: ro, register: re, offline: of,
+		roster: ro, blocking: bl, register: re, offline: of,
 		list: []xmpp.Module{
 			di,
 			bl,
@@ -121,6 +122,8 @@ func translate(err error) error {
 		return xmpp.ErrConflict
 	case errors.Is(err, auth.ErrNoAccount):
 		return xmpp.ErrItemNotFound
+	case errors.Is(err, auth.ErrPassword):
+		return xmpp.ErrNotAcceptable
 	}
 	return err
 }

@@ -90,7 +90,7 @@ func elements(s *xmpp.Stanza) ([]*xmpp.Element, error) {
 			continue // white space between elements
 		}
 		// XEP-0049 §2.1: each element is in a namespace of its own; §3: a reserved one is not acceptable.
-		if e.Space == NS || e.Space == "" || reserved(e.Space) {
+		if e.Space == NS || e.Space == "" || e.Space == xmpp.NoNamespace || reserved(e.Space) {
 			return nil, xmpp.ErrNotAcceptable
 		}
 		if list = append(list, e); len(list) > maxElements {
