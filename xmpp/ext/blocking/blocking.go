@@ -56,7 +56,6 @@ func (m *Module) Register(r *xmpp.Registry) {
 	r.IQ(xmpp.ToSelf, stanza.SetIQ, NS, "unblock", m.unblock)
 	r.Outgoing(m.outgoing)
 	r.Incoming(m.incoming)
-	r.Deleted(func(_ context.Context, account jid.JID) { m.Forget(account) })
 }
 
 // Blocks reports whether account has blocked peer. Nobody blocks an account's own resources (XEP-0191 §5).
@@ -69,7 +68,7 @@ func (m *Module) Blocks(ctx context.Context, account, peer jid.JID) (bool, error
 	return err == nil && l.blocks(peer), err
 }
 
-// Forget drops what is remembered of an account: also to be called after an account's data were deleted.
+// Forget drops what is remembered of an account. Call it after the account's data were deleted: until then stanzas may read them again.
 func (m *Module) Forget(account jid.JID) { m.cache.drop(account.Bare().String()) }
 
 // list is the account's block list, from memory if it was used lately.
