@@ -31,7 +31,6 @@ type modules struct {
 	list     []xmpp.Module // in the order in which they see stanzas
 	roster   *roster.Module
 	blocking *blocking.Module
-	blocking *blocking.Module
 	register *register.Module
 	offline  *offline.Module
 }
