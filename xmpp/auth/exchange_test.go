@@ -590,25 +590,26 @@ func TestDowngrades(t *testing.T) {
 		ch                    Channel
 		offered               []string
 		want                  string
+		unbound               bool
 	}{
-		{"n", "SCRAM-SHA-256", "n", nil, p.server, all, ""}, // a client that cannot
-		{"y and -PLUS was offered", "SCRAM-SHA-256", "y", nil, p.server, all, "mechanism-too-weak"},
-		{"y and one -PLUS was offered", "SCRAM-SHA-256", "y", nil, p.server, []string{"SCRAM-SHA-1-PLUS", "SCRAM-SHA-256"}, "mechanism-too-weak"},
-		{"y and no -PLUS was offered", "SCRAM-SHA-256", "y", nil, secured, bare, ""},
-		{"n with -PLUS", "SCRAM-SHA-256-PLUS", "n", nil, p.server, all, "malformed-request"},
-		{"y with -PLUS", "SCRAM-SHA-256-PLUS", "y", nil, p.server, all, "malformed-request"},
-		{"p without -PLUS", "SCRAM-SHA-256", "p=tls-exporter", exporter, p.server, all, "malformed-request"},
-		{"p without any -PLUS", "SCRAM-SHA-256", "p=tls-exporter", nil, secured, bare, "malformed-request"},
-		{"p with -PLUS", "SCRAM-SHA-256-PLUS", "p=tls-exporter", exporter, p.server, all, ""},
-		{"p without data", "SCRAM-SHA-256-PLUS", "p=tls-exporter", nil, p.server, all, "not-authorized"},
-		{"p with other data", "SCRAM-SHA-256-PLUS", "p=tls-exporter", make([]byte, 32), p.server, all, "not-authorized"},
-		{"p with data cut short", "SCRAM-SHA-256-PLUS", "p=tls-exporter", exporter[:31], p.server, all, "not-authorized"},
-		{"p with more data", "SCRAM-SHA-256-PLUS", "p=tls-exporter", append(slices.Clip(exporter), 0), p.server, all, "not-authorized"},
-		{"data of another type", "SCRAM-SHA-256-PLUS", "p=tls-server-end-point", exporter, p.server, all, "not-authorized"},
-		{"n with data", "SCRAM-SHA-256", "n", exporter, p.server, all, "not-authorized"},
-		{"unknown type", "SCRAM-SHA-256-PLUS", "p=tls-unknown", exporter, p.server, all, "not-authorized"},
-		{"type in capitals", "SCRAM-SHA-256-PLUS", "p=TLS-EXPORTER", exporter, p.server, all, "not-authorized"},
-		{"tls-unique with TLS 1.3", "SCRAM-SHA-256-PLUS", "p=tls-unique", exporter, p.server, all, "not-authorized"},
+		{"n", "SCRAM-SHA-256", "n", nil, p.server, all, "", false}, // a client that cannot
+		{"y and -PLUS was offered", "SCRAM-SHA-256", "y", nil, p.server, all, "mechanism-too-weak", true},
+		{"y and one -PLUS was offered", "SCRAM-SHA-256", "y", nil, p.server, []string{"SCRAM-SHA-1-PLUS", "SCRAM-SHA-256"}, "mechanism-too-weak", true},
+		{"y and no -PLUS was offered", "SCRAM-SHA-256", "y", nil, secured, bare, "", false},
+		{"n with -PLUS", "SCRAM-SHA-256-PLUS", "n", nil, p.server, all, "malformed-request", false},
+		{"y with -PLUS", "SCRAM-SHA-256-PLUS", "y", nil, p.server, all, "malformed-request", false},
+		{"p without -PLUS", "SCRAM-SHA-256", "p=tls-exporter", exporter, p.server, all, "malformed-request", false},
+		{"p without any -PLUS", "SCRAM-SHA-256", "p=tls-exporter", nil, secured, bare, "malformed-request", false},
+		{"p with -PLUS", "SCRAM-SHA-256-PLUS", "p=tls-exporter", exporter, p.server, all, "", false},
+		{"p without data", "SCRAM-SHA-256-PLUS", "p=tls-exporter", nil, p.server, all, "not-authorized", false},
+		{"p with other data", "SCRAM-SHA-256-PLUS", "p=tls-exporter", make([]byte, 32), p.server, all, "not-authorized", false},
+		{"p with data cut short", "SCRAM-SHA-256-PLUS", "p=tls-exporter", exporter[:31], p.server, all, "not-authorized", false},
+		{"p with more data", "SCRAM-SHA-256-PLUS", "p=tls-exporter", append(slices.Clip(exporter), 0), p.server, all, "not-authorized", false},
+		{"data of another type", "SCRAM-SHA-256-PLUS", "p=tls-server-end-point", exporter, p.server, all, "not-authorized", false},
+		{"n with data", "SCRAM-SHA-256", "n", exporter, p.server, all, "not-authorized", false},
+		{"unknown type", "SCRAM-SHA-256-PLUS", "p=tls-unknown", exporter, p.server, all, "not-authorized", true},
+		{"type in capitals", "SCRAM-SHA-256-PLUS", "p=TLS-EXPORTER", exporter, p.server, all, "not-authorized", true},
+		{"tls-unique with TLS 1.3", "SCRAM-SHA-256-PLUS", "p=tls-unique", exporter, p.server, all, "not-authorized", true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -617,7 +618,13 @@ func TestDowngrades(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := &client{mechanism: tt.mechanism, user: testUser, password: testPassword, flag: tt.flag, data: tt.data}
-			condition(t, c.run(t, e), tt.want)
+			err = c.run(t, e)
+			condition(t, err, tt.want)
+			// What ended before a password was shown is no guess, so it is not to be counted as a try.
+			var f Failure
+			if errors.As(err, &f) && f.Unbound != tt.unbound {
+				t.Errorf("unbound %t, want %t", f.Unbound, tt.unbound)
+			}
 		})
 	}
 	// A header that is not the one of the first message.

@@ -124,8 +124,8 @@ func (h *scramHash) pick(all []Verifier) (Verifier, bool) {
 }
 
 // fake is the verifier that an account seems to have which does not exist, or has none for h: the same at every try, and like that of a
-// new account (one whose password is older than a change of Config.Iterations differs from that). RFC 6120 §6.5.10 wants no difference between wrong credentials and an unknown account. Nobody knows a password for it, and
-// none is accepted (Exchange.admit).
+// new account. (Accounts whose password is older than a change of Config.Iterations can be told from it.) RFC 6120 §6.5.10 wants no
+// difference between wrong credentials and an unknown account. Nobody knows a password for it, and none is accepted.
 func (a *Authenticator) fake(h *scramHash, account jid.JID) Verifier {
 	seed := hashes[0].mac(a.secret, h.name, "\x00", account.String())
 	return Verifier{
