@@ -47,7 +47,8 @@ type conn struct {
 	domain        string // what the client named in to
 	claimed       string // from of the client's header
 	lang          string
-	account       jid.JID // what SASL proved
+	account       jid.JID        // what SASL proved
+	proof         *auth.Exchange // how, until binding
 	tries         int
 	unbound       int // of these: failed over channel binding, without a guess at a password
 	registrations int

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -227,7 +228,7 @@ func (c *conn) authenticate(ctx context.Context) error {
 		for _, m := range offered {
 			mechanisms.Add(xmpp.El("", "mechanism").Say(m))
 		}
-		bindings := xmpp.El(nsCB, "sasl-channel-binding") // XEP-0440 §3
+		bindings := xmpp.El(nsCB, "sasl-channel-binding") // XEP-0440 §2
 		for _, b := range c.server.auth.ChannelBindings(c.channel) {
 			bindings.Add(xmpp.El("", "channel-binding", "type", b))
 		}
@@ -327,7 +328,7 @@ func (c *conn) exchange(ctx context.Context, el *stream.Nonza, offered []string)
 			text = base64.StdEncoding.EncodeToString(challenge)
 		}
 		if done {
-			c.account = ex.Account() // the identity of the session comes from here alone
+			c.account, c.proof = ex.Account(), ex // the identity of the session comes from here alone
 			c.server.metrics.auth.WithLabelValues(name, "success").Inc()
 			c.log = c.log.With("account", c.account.String())
 			c.log.Debug("authenticated", "mechanism", name)
@@ -373,7 +374,11 @@ func (c *conn) failure(ctx context.Context, mechanism string, err error) error {
 	if mechanism != "" {
 		c.server.metrics.auth.WithLabelValues(mechanism, f.Condition).Inc()
 	}
-	c.log.Info("authentication failed", "mechanism", mechanism, "condition", f.Condition)
+	level := slog.LevelInfo
+	if f.Condition == "temporary-auth-failure" {
+		level = slog.LevelError
+	}
+	c.log.Log(ctx, level, "authentication failed", "mechanism", mechanism, "condition", f.Condition, "err", err)
 	el := xmpp.El(nsSASL, "failure").Add(xmpp.El("", f.Condition))
 	if f.Text != "" {
 		el.Add(xmpp.El("", "text", "xml:lang", "en").Say(f.Text))
@@ -415,6 +420,11 @@ func (c *conn) bind(ctx context.Context) error {
 			// Clients take whatever comes before the answer for the answer: what is routed to the new session waits in the outbox until run.
 			c.out.Store(c.newOutbox())
 			if c.session, err = c.server.router.Bind(ctx, c.account, resource, c); err == nil {
+				if c.proof.Outdated() {
+					// A new password, or a deletion, ends the sessions that are in the table; this one was not there yet.
+					return streamerr.NotAuthorized
+				}
+				c.proof = nil
 				full := c.session.JID()
 				c.log = c.log.With("resource", full.Resourcepart())
 				result := iq.Result(xmpp.El(nsBind, "bind").Add(xmpp.El("", "jid").Say(full.String())))

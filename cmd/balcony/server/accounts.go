@@ -78,7 +78,7 @@ func (a *Accounts) Delete(ctx context.Context, account jid.JID) error {
 	}
 	// Once before and once after the data go: a session that was bound between the two sees that its account is gone, or is seen here.
 	a.end(account)
-	if err := a.s.db.DeleteAccount(ctx, account); err != nil {
+	if err := a.s.auth.Delete(ctx, account); err != nil {
 		return err
 	}
 	a.s.router.Forget(account)
@@ -98,7 +98,7 @@ func (a *Accounts) SetDisabled(ctx context.Context, account jid.JID, disabled bo
 	if err := a.check(account); err != nil {
 		return err
 	}
-	if err := a.s.db.SetAccountDisabled(ctx, account, disabled); err != nil {
+	if err := a.s.auth.SetDisabled(ctx, account, disabled); err != nil {
 		return err
 	}
 	if disabled {

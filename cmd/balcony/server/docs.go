@@ -62,7 +62,7 @@ func (s *Server) Pipeline() string { return s.pipeline }
 var core = []xmpp.Protocol{
 	{RFC: 4616, Status: xmpp.Complete, Note: "SASL PLAIN, over TLS only (`xmpp/auth`)"},
 	{RFC: 5802, Status: xmpp.Complete, Note: "SCRAM-SHA-1 and -PLUS (`xmpp/auth`)"},
-	{RFC: 5929, Status: xmpp.Partial, Note: "tls-server-end-point (`xmpp/auth`)"},
+	{RFC: 5929, Status: xmpp.Partial, Note: "tls-server-end-point, and tls-unique on TLS 1.2 (`xmpp/auth`)"},
 	{RFC: 6120, Status: xmpp.Partial, Note: "client streams, SASL, binding, stanzas (`xmpp/stream`, `xmpp/c2s`, `xmpp/router`); no server-to-server streams yet"},
 	{RFC: 6121, Status: xmpp.Complete, Note: "rosters and presence (`roster`), delivery (`xmpp/router`)"},
 	{RFC: 7590, Status: xmpp.Complete, Note: "TLS 1.2 and 1.3 only (`cmd/balcony/certs`)"},
