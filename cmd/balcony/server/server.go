@@ -211,6 +211,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // DB is the server's database, for tests.
 func (s *Server) DB() *storage.DB { return s.db }
 
+// Registry is what the modules have registered, for tests. Read-only.
+func (s *Server) Registry() *xmpp.Registry { return s.router.Registry() }
+
 // Sessions are the bound resources of an account.
 func (s *Server) Sessions(bare jid.JID) []xmpp.Session { return s.router.Sessions(bare) }
 
