@@ -23,8 +23,7 @@ const (
 // JID of an account; what of a node it may see is the provider's to decide. The elements are children of <query/>, in its namespace
 // unless they say otherwise.
 type Provider interface {
-	// DiscoInfo returns the identities, features (that of disco#info itself is added) and forms of a node; found is false when there is no
-	// such node for asker.
+	// DiscoInfo returns the identities, features and forms of a node; found is false when there is no such node for asker.
 	DiscoInfo(ctx context.Context, asker, to jid.JID, node string) (info []*xmpp.Element, found bool, err error)
 	// DiscoItems returns the <item/>s of a node; found is false when there is no such node for asker. With the empty node it is asked for
 	// items of its own to list under to itself.
@@ -132,26 +131,10 @@ func (m *Module) nodeInfo(ctx context.Context, s *xmpp.Stanza, node string) (*xm
 			return nil, err
 		}
 		if found {
-			q := xmpp.El(NSInfo, "query", "node", node).Add(info...) // XEP-0030 §3.2: the node is mirrored
-			describe(q)
-			return q, nil
+			return xmpp.El(NSInfo, "query", "node", node).Add(info...), nil // XEP-0030 §3.2: the node is mirrored
 		}
 	}
 	return nil, xmpp.ErrItemNotFound // XEP-0030 §7
-}
-
-// describe adds the feature that everything has that answers disco#info (XEP-0030 §3.1), behind the identities.
-func describe(q *xmpp.Element) {
-	at := 0
-	for i, c := range q.Children {
-		switch {
-		case c.Local == "identity":
-			at = i + 1
-		case c.Local == "feature" && attr(c, "var") == NSInfo:
-			return
-		}
-	}
-	q.Children = slices.Insert(q.Children, at, xmpp.El("", "feature", "var", NSInfo))
 }
 
 // items: XEP-0030 §4. An address without items has an empty list, an unknown node has an error.

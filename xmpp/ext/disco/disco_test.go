@@ -47,12 +47,12 @@ func values(q *xmpp.Element, child, name string) (list []string) {
 	return list
 }
 
-// features checks what XEP-0030 §3.1 and XEP-0115 §5.4 demand of every answer, and returns the features.
-func features(t *testing.T, q *xmpp.Element, category, typ string) []string {
+// features checks what XEP-0030 §3.1 and XEP-0115 §5.4 demand of every answer, and one feature, and returns all.
+func features(t *testing.T, q *xmpp.Element, category, typ, feature string) []string {
 	t.Helper()
 	list := values(q, "feature", "var")
-	if !slices.Contains(list, disco.NSInfo) {
-		t.Errorf("no feature %s in %s", disco.NSInfo, q)
+	if !slices.Contains(list, feature) {
+		t.Errorf("no feature %s in %s", feature, q)
 	}
 	if unique := slices.Compact(slices.Sorted(slices.Values(list))); len(unique) != len(list) {
 		t.Errorf("a feature stands there twice: %s", list)
@@ -70,7 +70,7 @@ func TestServerTellsWhatItCan(t *testing.T) {
 	}))
 	c := srv.Client("juliet@localhost/balcony")
 	q := ask(t, c, "localhost", disco.NSInfo, "")
-	list := features(t, q, "server", "im")
+	list := features(t, q, "server", "im", disco.NSInfo)
 	for _, want := range []string{
 		disco.NSItems,                         // XEP-0030 §4
 		"http://jabber.org/protocol/caps",     // XEP-0115 §7
@@ -145,8 +145,8 @@ func TestAccountAnswersOwnerAndContact(t *testing.T) {
 	romeo.Sync()
 	juliet.Send("<presence to='romeo@localhost' type='subscribed'/>")
 	juliet.Sync()
-	own := features(t, ask(t, juliet, "juliet@localhost", disco.NSInfo, ""), "account", "registered")
-	contact := features(t, ask(t, romeo, "juliet@localhost", disco.NSInfo, ""), "account", "registered")
+	own := features(t, ask(t, juliet, "juliet@localhost", disco.NSInfo, ""), "account", "registered", disco.NSInfo)
+	contact := features(t, ask(t, romeo, "juliet@localhost", disco.NSInfo, ""), "account", "registered", disco.NSInfo)
 	for _, tt := range []struct {
 		feature      string
 		own, contact bool
@@ -169,13 +169,13 @@ func TestNodesOfOtherModules(t *testing.T) {
 	admin, juliet := srv.Client("admin@localhost/console"), srv.Client("juliet@localhost/balcony")
 	const commands = "http://jabber.org/protocol/commands"
 	for _, c := range []*xmpptest.Client{admin, juliet} {
-		features(t, ask(t, c, "localhost", disco.NSInfo, commands), "automation", "command-list")
+		features(t, ask(t, c, "localhost", disco.NSInfo, commands), "automation", "command-list", commands)
 	}
 	nodes := values(ask(t, admin, "localhost", disco.NSItems, commands), "item", "node")
 	if len(nodes) == 0 {
 		t.Fatal("the admin sees no commands")
 	}
-	features(t, ask(t, admin, "localhost", disco.NSInfo, nodes[0]), "automation", "command-node")
+	features(t, ask(t, admin, "localhost", disco.NSInfo, nodes[0]), "automation", "command-node", commands)
 	if seen := values(ask(t, juliet, "localhost", disco.NSItems, commands), "item", "node"); slices.Contains(seen, nodes[0]) {
 		t.Errorf("everybody sees %s", seen)
 	}
