@@ -99,3 +99,24 @@ func (m *Module) sharesDirected(s *xmpp.Stanza) bool {
 	}
 	return false
 }
+
+// sharesPresence reports whether a session has sent directed presence to an entity, or to another resource of the same bare JID: the other
+// occupants of a room may ask when one of them knows.
+func sharesPresence(sess xmpp.Session, entity jid.JID) bool {
+	r := resourceOf(sess)
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.directed[entity.String()]; ok {
+		return true
+	}
+	bare := entity.Bare()
+	for _, to := range r.directed {
+		if to.Bare().Equal(bare) {
+			return true
+		}
+	}
+	return false
+}

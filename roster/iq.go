@@ -144,6 +144,23 @@ func refusePush(d *xmpp.Delivery) error {
 	return xmpp.ErrServiceUnavailable
 }
 
+// refuseStranger keeps requests to a full JID from those who may not know that the resource is there: RFC 6121 §8.5.3.1. Their answer is
+// that for a resource that is not. The domains of this server are no strangers: they ask on its behalf.
+func (m *Module) refuseStranger(ctx context.Context, d *xmpp.Delivery) error {
+	s := d.Stanza
+	if !s.IsRequest() || len(d.Targets) == 0 || s.From.Localpart() == "" && m.srv.Serves(s.From.Domainpart()) {
+		return nil
+	}
+	_, from, err := m.Subscribed(ctx, d.Account, s.From)
+	if err != nil {
+		return err
+	}
+	if !from && !sharesPresence(d.Targets[0], s.From) {
+		return xmpp.ErrServiceUnavailable
+	}
+	return nil
+}
+
 // session is the local session that sent s, nil when it has ended.
 func (m *Module) session(s *xmpp.Stanza) xmpp.Session {
 	for _, sess := range m.srv.Sessions(s.From.Bare()) {

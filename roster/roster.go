@@ -160,7 +160,10 @@ func (m *Module) incoming(ctx context.Context, d *xmpp.Delivery) error {
 	s := d.Stanza
 	switch s.Kind {
 	case xmpp.IQ:
-		return refusePush(d)
+		if err := refusePush(d); err != nil {
+			return err
+		}
+		return m.refuseStranger(ctx, d)
 	case xmpp.Presence:
 		switch s.Type {
 		case "", "error":

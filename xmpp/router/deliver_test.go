@@ -170,7 +170,13 @@ func TestIQRules(t *testing.T) {
 			romeo.ExpectNothing()
 		})
 	}
-	// A request to a connected resource is that client's to answer, and its answer comes back.
+	// RFC 6121 §8.5.3.1: who shares no presence with a resource learns not even that it is there.
+	romeo.Send("<iq type='get' id='s' to='juliet@localhost/balcony'><a xmlns='x'/></iq>")
+	romeo.Expect("<iq from='juliet@localhost/balcony' to='romeo@localhost/orchard' type='error' id='s'><a xmlns='x'/>" + unavailable + "</iq>")
+	juliet.ExpectNothing()
+	// A request to a resource that does is that client's to answer, and its answer comes back.
+	juliet.Send("<presence to='romeo@localhost'/>")
+	juliet.Sync()
 	romeo.Send("<iq type='get' id='v' to='juliet@localhost/balcony'><query xmlns='jabber:iq:version'/></iq>")
 	juliet.Expect("<iq type='get' id='v' to='juliet@localhost/balcony' from='romeo@localhost/orchard'><query xmlns='jabber:iq:version'/></iq>")
 	juliet.Send("<iq type='result' id='v' to='romeo@localhost/orchard'><query xmlns='jabber:iq:version'><name>x</name></query></iq>")
