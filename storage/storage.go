@@ -50,6 +50,8 @@ type Limits struct {
 	PrivateElements int // elements in private XML storage
 	PrivateBytes    int // their size altogether
 	BlockList       int // entries in the block list
+
+	PushRegistrations int // push services that hear of an account's messages; a new one replaces the oldest
 }
 
 // DefaultLimits are the limits of a server with people as its users.
@@ -64,6 +66,8 @@ func DefaultLimits() Limits {
 		PrivateElements: 100,      // chosen: clients keep fewer than ten
 		PrivateBytes:    1 << 20,  // chosen: some thousand bookmarks
 		BlockList:       1000,     // chosen: kept in memory while the account is online, and compared with each stanza
+
+		PushRegistrations: 10, // chosen: phones and tablets with their apps; the others are of apps that are gone
 	}
 }
 

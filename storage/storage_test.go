@@ -136,7 +136,7 @@ func TestDeletionEmptiesEveryTable(t *testing.T) {
 func TestNoLimits(t *testing.T) {
 	const none = math.MaxInt
 	limits := storage.Limits{RosterItems: none, RosterRequests: none, RequestBytes: none, RosterRemoved: none, OfflineMessages: none,
-		OfflineBytes: none, PrivateElements: none, PrivateBytes: none, BlockList: none}
+		OfflineBytes: none, PrivateElements: none, PrivateBytes: none, BlockList: none, PushRegistrations: none}
 	for name, cfg := range map[string]storage.Config{"SQLite": storage.DefaultConfig(), "PostgreSQL": {Driver: "postgres", DSN: pgtest.Start(t)}} {
 		t.Run(name, func(t *testing.T) {
 			storagetest.Fill(t, open(t, cfg, t.TempDir(), limits), jid.MustParse("romeo@montague.example"))
@@ -175,6 +175,9 @@ func TestRestartKeepsEverything(t *testing.T) {
 			}
 			if n, err := db.CountOffline(ctx, account); err != nil || n != 1 {
 				t.Errorf("%d messages after a restart, %v", n, err)
+			}
+			if r, err := db.PushRegistrations(ctx, account); err != nil || len(r) != 1 {
+				t.Errorf("push registrations after a restart: %v, %v", r, err)
 			}
 		})
 	}

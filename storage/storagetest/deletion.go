@@ -27,6 +27,7 @@ func Fill(t testing.TB, db *storage.DB, account jid.JID) {
 	must(t, db.SetVCard(ctx, account, []byte("<vCard xmlns='vcard-temp'/>")))
 	must(t, db.Block(ctx, account, []jid.JID{jid.MustParse("tybalt@capulet.example")}))
 	must(t, db.SetLastActivity(ctx, account, time.Now(), "to bed"))
+	must(t, db.EnablePush(ctx, account, registration("push.example", "node", "phone", "")))
 }
 
 // testDelete: security promise 22, a name that is registered again inherits nothing.
@@ -79,6 +80,7 @@ func isEmpty(t *testing.T, db *storage.DB, j jid.JID) {
 	must(t, err)
 	equal(t, "last activity", at, time.Time{})
 	equal(t, "last status", status, "")
+	pushes(t, db, j)
 }
 
 func testNoAccount(t *testing.T, db *storage.DB) {
@@ -101,6 +103,9 @@ func testNoAccount(t *testing.T, db *storage.DB) {
 		"Block":              db.Block(ctx, j, []jid.JID{juliet}),
 		"Unblock":            db.Unblock(ctx, j, nil),
 		"SetLastActivity":    db.SetLastActivity(ctx, j, time.Now(), ""),
+		"EnablePush":         db.EnablePush(ctx, j, registration("push.example", "node", "phone", "")),
+		"DisablePush":        db.DisablePush(ctx, j, jid.MustParse("push.example"), ""),
+		"RemovePush":         db.RemovePush(ctx, j, 1),
 	} {
 		t.Run(what, func(t *testing.T) { wantErr(t, err, auth.ErrNoAccount) })
 	}

@@ -27,6 +27,8 @@ var Limits = storage.Limits{
 	PrivateElements: 4,
 	PrivateBytes:    10_000,
 	BlockList:       6,
+
+	PushRegistrations: 4,
 }
 
 // Log is a logger that writes to the test's log.
@@ -67,6 +69,8 @@ func Run(t *testing.T, open func(t *testing.T) *storage.DB) {
 		{"BlockList", testBlocking},
 		{"BlockListBound", testBlockingBound},
 		{"LastActivity", testLast},
+		{"Push", testPush},
+		{"PushBound", testPushBound},
 		{"EndedContext", testEndedContext},
 		{"Ping", testPing},
 		{"Observe", testObserve},
