@@ -46,16 +46,6 @@ func (t *table) get(key string) []*Session {
 	return sh.sessions[key]
 }
 
-// find is the session with that resource, nil when there is none.
-func (t *table) find(key, resource string) *Session {
-	for _, s := range t.get(key) {
-		if s.full.Resourcepart() == resource {
-			return s
-		}
-	}
-	return nil
-}
-
 // add puts s in the table, in the place of a session with the same resource. It returns that one, and false when the account has max
 // other sessions already.
 func (t *table) add(s *Session, max int) (replaced *Session, ok bool) {
