@@ -2,6 +2,8 @@
 // channel binding, and PLAIN (RFC 4616), on stored verifiers (RFC 5802 §3). No password is ever stored, and the identity of a session is
 // what a verifier proved and nothing else.
 //
+// For SASL2 (XEP-0388) there are the HT mechanisms with the tokens of FAST (XEP-0484) and the SCRAM upgrade tasks (XEP-0480) as well.
+//
 // The mechanisms run in the Negotiator of mellium.im/sasl. Its own server side of SCRAM is not used: it wants the salted password, cannot
 // do channel binding and puts the StoredKey into the text of an error.
 package auth
@@ -81,8 +83,9 @@ func (a *Authenticator) Mechanisms(ch Channel) []string {
 }
 
 // Start begins an exchange of mechanism on a stream of domain, one of the domains that the server serves. offered are the mechanisms that
-// this connection was offered. The error is a Failure: encryption-required for a mechanism of ours without TLS, invalid-mechanism for one
-// that was not offered.
+// this connection was offered in the profile that the client uses (SASL of RFC 6120, or SASL2); the types of channel binding that it
+// announced with XEP-0440 have to be those of ChannelBindings. SCRAM protects both lists (XEP-0474). The error is a Failure:
+// encryption-required for a mechanism of ours without TLS, invalid-mechanism for one that was not offered.
 func (a *Authenticator) Start(_ context.Context, domain, mechanism string, ch Channel, offered []string) (*Exchange, error) {
 	e := &Exchange{auth: a, domain: domain, mechanism: mechanism, channel: ch}
 	e.plusOffered = slices.ContainsFunc(offered, func(name string) bool { return strings.HasSuffix(name, plus) })
@@ -100,6 +103,7 @@ func (a *Authenticator) Start(_ context.Context, domain, mechanism string, ch Ch
 	if !slices.Contains(offered, mechanism) {
 		return nil, failf(invalidMechanism, "%s was not offered", mechanism) // RFC 6120 §6.5.7
 	}
+	e.offer = offerText(offered, a.ChannelBindings(ch))
 	e.negotiator = sasl.NewServer(m, e.plain)
 	return e, nil
 }

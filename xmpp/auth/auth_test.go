@@ -184,6 +184,9 @@ func plainMessage(authzid, authcid, password string) []byte {
 	return []byte(authzid + "\x00" + authcid + "\x00" + password)
 }
 
+// errDowngrade is what a client says that was not offered what the server says that it offered.
+var errDowngrade = errors.New("downgrade")
+
 // client is a SCRAM client, written from RFC 5802 §3, §5 and §7 without the code under test.
 type client struct {
 	mechanism, user, password string
@@ -191,6 +194,7 @@ type client struct {
 	flag                      string // gs2-cbind-flag, "" for n
 	data                      []byte // of the channel binding
 	nonce                     string // "" for one of the client's own
+	offer                     string // that reached the client, as XEP-0474 §4.1 writes it; "" does not look at h
 
 	bare, signature string
 }
@@ -230,8 +234,18 @@ func (c *client) first() string {
 // final answers a server-first-message.
 func (c *client) final(serverFirst string) (string, error) {
 	attributes := strings.Split(serverFirst, ",")
-	if len(attributes) != 3 {
+	if len(attributes) < 3 {
 		return "", fmt.Errorf("server-first-message %q", serverFirst)
+	}
+	if c.offer != "" {
+		if len(attributes) != 4 {
+			return "", errDowngrade
+		}
+		offer := c.hash()()
+		offer.Write([]byte(c.offer))
+		if attributes[3] != "h="+base64.StdEncoding.EncodeToString(offer.Sum(nil)) { // XEP-0474 §4.2
+			return "", errDowngrade
+		}
 	}
 	nonce, ok1 := strings.CutPrefix(attributes[0], "r=")
 	salt64, ok2 := strings.CutPrefix(attributes[1], "s=")

@@ -27,7 +27,8 @@ type Exchange struct {
 	domain      string
 	mechanism   string
 	channel     Channel
-	plusOffered bool // was any mechanism with channel binding offered?
+	plusOffered bool   // was any mechanism with channel binding offered?
+	offer       string // offerText of what the stream offered; "" leaves XEP-0474 out
 	negotiator  *sasl.Negotiator
 	nonce       []byte // in place of the negotiator's, in tests; nil
 

@@ -79,7 +79,7 @@ func (s scram) first(message, nonce string) (*scramState, error) {
 		state.verifier = fake
 	}
 	state.first = "r=" + state.nonce + ",s=" + base64.StdEncoding.EncodeToString(state.verifier.Salt) +
-		",i=" + strconv.Itoa(state.verifier.Iterations)
+		",i=" + strconv.Itoa(state.verifier.Iterations) + s.hash.protection(e.offer)
 	return state, nil
 }
 

@@ -49,7 +49,7 @@ func TestExamplesOfRFCs(t *testing.T) {
 			}
 			store.accounts["user@example.org"].verifiers = []Verifier{h.verifier(salted, salt, 4096)}
 			e := start(t, a, tt.mechanism, secured)
-			e.nonce = []byte(tt.nonce)
+			e.nonce, e.offer = []byte(tt.nonce), "" // the examples are older than XEP-0474
 			challenge, done, err := e.Step(context.Background(), []byte(tt.clientFirst), true)
 			if err != nil || done || string(challenge) != tt.serverFirst {
 				t.Fatalf("first: %q, %t, %v; want %q", challenge, done, err, tt.serverFirst)
