@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,7 +35,8 @@ func (s *server) python(script, scenario, want string) {
 	}
 	options, err := json.Marshal(map[string]any{
 		"host": "127.0.0.1", "starttls": port("c2s"), "direct_tls": port("c2s_tls"), "password": password, "seconds": patience.Seconds(),
-		"certificates": map[string]string{"localhost": s.certificate("localhost"), "open.test": s.certificate("open.test")},
+		"certificates": map[string]string{"localhost": s.certificate("localhost"), "open.test": s.certificate("open.test"),
+			"rsa256.test": filepath.Join(s.dir, "rsa256.test.crt"), "rsa384.test": filepath.Join(s.dir, "rsa384.test.crt")},
 	})
 	if err != nil {
 		s.t.Fatal(err)

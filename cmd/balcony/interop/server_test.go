@@ -112,7 +112,12 @@ type server struct {
 // start runs the program, and stops it when the test ends.
 func start(t *testing.T, accounts ...string) *server {
 	t.Helper()
-	s := &server{t: t, dir: t.TempDir(), addrs: make(map[string]string), ended: make(chan struct{})}
+	return startIn(t, t.TempDir(), configuration, accounts...)
+}
+
+func startIn(t *testing.T, dir, configuration string, accounts ...string) *server {
+	t.Helper()
+	s := &server{t: t, dir: dir, addrs: make(map[string]string), ended: make(chan struct{})}
 	if err := os.WriteFile(filepath.Join(s.dir, "balcony.toml"), []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)
 	}
