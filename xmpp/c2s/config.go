@@ -28,6 +28,8 @@ type Config struct {
 	PingTimeout time.Duration
 	// LoginTries is how many times a client may try to authenticate on one stream (RFC 6120 §6.4.5: two to five).
 	LoginTries int
+	// Management bounds stream management.
+	Management Management
 }
 
 // DefaultConfig returns the limits of a server that nobody configured.
@@ -43,5 +45,6 @@ func DefaultConfig() Config {
 		PingAfter:             5 * time.Minute,
 		PingTimeout:           time.Minute,
 		LoginTries:            5,
+		Management:            Management{Stanzas: 5000, Bytes: 4 << 20, Resumption: 15 * time.Minute},
 	}
 }

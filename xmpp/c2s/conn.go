@@ -18,7 +18,6 @@ import (
 
 	"balcony/xmpp"
 	"balcony/xmpp/auth"
-	"balcony/xmpp/router"
 	"balcony/xmpp/stream"
 
 	"mellium.im/xmpp/jid"
@@ -55,9 +54,15 @@ type conn struct {
 	batch         xmpp.Batch
 	budget        budget
 
+	counting  bool          // stream management is on: the client's stanzas are counted
+	received  uint32        // stanzas of the present read
+	ackWanted bool          // the client has asked for an acknowledgement
+	detail    *xmpp.Element // application-specific condition of the stream error that ends the stream
+
 	// Static after binding.
-	session *router.Session
+	session *session
 	out     atomic.Pointer[outbox] // set when binding begins
+	done    chan struct{}          // closed when the session has lost this connection
 
 	lastRead atomic.Int64 // Unix nanoseconds
 	pinged   atomic.Bool  // since lastRead
@@ -68,33 +73,63 @@ type conn struct {
 
 // serve is a connection's life up to the bound session. The session then runs on a goroutine of its own, whose stack has never been deep.
 func (c *conn) serve() {
-	err := c.guard(func() error { return c.negotiate(c.server.work) })
+	err := guard(c.log, c.server.metrics, func() error { return c.negotiate(c.server.work) })
 	if reason := c.ended(); reason != nil && err != nil {
 		err = reason
 	}
 	if err == nil {
 		c.readBuf, c.channel, c.tlsState = nil, auth.Channel{}, nil
-		c.log.Info("session bound", "jid", c.session.JID().String())
+		c.log.Info("session bound", "jid", c.session.bound.JID().String())
 		go c.run()
 		return
 	}
-	if c.session != nil {
-		c.leave()
-	}
-	c.finish(err)
-	c.server.gone(c)
+	c.end(err)
 }
 
 // guard turns a panic into the end of this stream alone.
-func (c *conn) guard(f func() error) (err error) {
+func guard(log *slog.Logger, m *metrics, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("panic", "value", fmt.Sprint(p), "stack", string(debug.Stack()))
-			c.server.metrics.closed.WithLabelValues("panic").Inc()
+			log.Error("panic", "value", fmt.Sprint(p), "stack", string(debug.Stack()))
+			m.closed.WithLabelValues("panic").Inc()
 			err = streamerr.InternalServerError
 		}
 	}()
 	return f()
+}
+
+// run is the session on this connection: it waits for bytes, handles what they bring, and ends.
+func (c *conn) run() {
+	err := guard(c.log, c.server.metrics, c.read)
+	if reason := c.ended(); reason != nil {
+		err = reason
+	}
+	c.end(err)
+}
+
+// end ends the connection for err, and the session with it unless that waits for another connection.
+func (c *conn) end(err error) {
+	defer c.server.gone(c)
+	s := c.session
+	hibernates := s != nil && s.detach(c, err)
+	if s != nil {
+		close(c.done)
+		if !hibernates {
+			s.leave()
+		}
+	}
+	said := c.finish(err)
+	if o := c.out.Load(); o != nil {
+		// Before waiting for the client: what is spooled meanwhile must not overtake it.
+		if left := o.close(); s != nil && !hibernates {
+			s.salvage(left)
+		}
+	}
+	if said {
+		c.linger()
+	}
+	_ = c.sock.Close()
+	c.sock.drains.Wait()
 }
 
 // newOutbox makes the session's outbox; it keeps what comes until begin.
@@ -108,13 +143,7 @@ func (c *conn) newOutbox() *outbox {
 	return o
 }
 
-// Enqueue is router.Outbox.
-func (c *conn) Enqueue(ctx context.Context, s *xmpp.Stanza) bool {
-	o := c.out.Load()
-	return o != nil && o.Enqueue(ctx, s)
-}
-
-// Written is xmpp.Waiter. A client that is being closed takes no more.
+// Written waits for the outbox. A client that is being closed takes no more.
 func (c *conn) Written(ctx context.Context) error {
 	if err := c.ended(); err != nil {
 		return err
@@ -163,17 +192,6 @@ func (c *conn) ended() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.reason
-}
-
-// run is the session: it waits for bytes, handles what they bring, and ends.
-func (c *conn) run() {
-	defer c.server.gone(c)
-	err := c.guard(c.read)
-	if reason := c.ended(); reason != nil {
-		err = reason
-	}
-	c.leave()
-	c.finish(err)
 }
 
 func (c *conn) read() error {
@@ -235,6 +253,7 @@ func (c *conn) handle(ctx context.Context, out *outbox) error {
 		}
 	}
 	c.batch.End(ctx)
+	c.settle()
 	if end != nil {
 		return end
 	}
@@ -258,15 +277,21 @@ func (c *conn) events(ctx context.Context, out *outbox) error {
 		case stream.Close:
 			return errClosed
 		case stream.Stanzas:
+			c.received++
 			s, err := c.stamp(ctx, ev)
 			if err != nil {
 				return err
 			}
 			if s != nil {
-				c.server.router.Handle(ctx, &xmpp.Outgoing{Stanza: s, Sender: c.session})
+				c.server.router.Handle(ctx, &xmpp.Outgoing{Stanza: s, Sender: c.session.bound})
 			}
 		case stream.Nonzas:
-			return streamerr.UnsupportedStanzaType // RFC 6120 §4.9.3.24
+			if ev.Element.Space != nsSM {
+				return streamerr.UnsupportedStanzaType // RFC 6120 §4.9.3.24
+			}
+			if err := c.manage(ctx, ev.Element); err != nil {
+				return err
+			}
 		default:
 			return streamerr.BadFormat
 		}
@@ -306,7 +331,6 @@ func (c *conn) brake(n int) error {
 
 // check is called now and then: it asks a silent client for a sign of life (XEP-0199 §4.3) and ends one that gives none.
 func (c *conn) check(now time.Time) {
-	o := c.out.Load()
 	if !c.sock.ready.Load() || c.cfg.PingAfter <= 0 {
 		return
 	}
@@ -317,46 +341,18 @@ func (c *conn) check(now time.Time) {
 	case silence > c.cfg.PingAfter && !c.pinged.Swap(true):
 		var id [8]byte
 		_, _ = rand.Read(id[:])
-		ping := xmpp.New(xmpp.IQ, "get", c.session.JID(), c.session.Bare().Domain(), xmpp.El(nsPing, "ping"))
+		bound := c.session.bound
+		ping := xmpp.New(xmpp.IQ, "get", bound.JID(), bound.Bare().Domain(), xmpp.El(nsPing, "ping"))
 		ping.ID = "ping-" + hex.EncodeToString(id[:])
-		o.Enqueue(c.server.work, ping)
-	}
-}
-
-// leaveTime bounds what is done for a session that has ended.
-const leaveTime = 10 * time.Second
-
-// leave takes the session out of the table: its contacts see it go.
-func (c *conn) leave() {
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
-	defer cancel()
-	_ = c.guard(func() error {
-		c.server.router.Unbind(ctx, c.session)
-		return nil
-	})
-}
-
-// salvage sends on what the session had taken but not written.
-func (c *conn) salvage() {
-	o := c.out.Load()
-	if o == nil || c.session == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
-	defer cancel()
-	for _, s := range o.close() {
-		_ = c.guard(func() error {
-			c.server.router.Redeliver(ctx, c.session.Bare(), s)
-			return nil
-		})
+		bound.Enqueue(c.server.work, ping)
 	}
 }
 
 // lingerTime is how long a stream that the server ends waits for the client's end (RFC 6120 §4.4).
 const lingerTime = 2 * time.Second
 
-// finish ends the stream for err: with the stream error that it is, if it is one, and then the connection.
-func (c *conn) finish(err error) {
+// finish ends the stream for err, with the stream error that it is, if it is one. It reports whether the end was written.
+func (c *conn) finish(err error) bool {
 	var se streamerr.Error
 	reason := "lost"
 	switch {
@@ -369,6 +365,8 @@ func (c *conn) finish(err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		se, reason = streamerr.ConnectionTimeout, "timeout" // RFC 6120 §4.9.3.4
 		c.log.Info("negotiation took too long")
+	case errors.Is(err, errUnacknowledged):
+		se, reason = streamerr.ResourceConstraint, "unacknowledged"
 	case errors.Is(err, errOutboxFull):
 		reason = "slow_reader"
 		c.log.Warn("client does not read", "limit", c.cfg.Outbox)
@@ -376,13 +374,7 @@ func (c *conn) finish(err error) {
 		c.log.Debug("connection lost", "err", err)
 	}
 	c.server.metrics.closed.WithLabelValues(reason).Inc()
-	said := (se.Err != "" || errors.Is(err, errClosed)) && c.goodbye(se)
-	c.salvage() // before waiting for the client: what is spooled meanwhile must not overtake it
-	if said {
-		c.linger()
-	}
-	_ = c.sock.Close()
-	c.sock.drains.Wait()
+	return (se.Err != "" || errors.Is(err, errClosed)) && c.goodbye(se)
 }
 
 // goodbye writes the end of the stream: RFC 6120 §4.9.1 and §4.4. An error before the stream was opened opens it first (§4.9.1.2). It
@@ -393,7 +385,7 @@ func (c *conn) goodbye(se streamerr.Error) bool {
 		b = c.header()
 	}
 	if se.Err != "" {
-		b = stream.AppendError(b, se, nil)
+		b = stream.AppendError(b, se, c.detail)
 	}
 	b = append(b, stream.CloseTag...)
 	_ = c.sock.SetDeadline(time.Now().Add(lingerTime))

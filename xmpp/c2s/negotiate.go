@@ -392,6 +392,7 @@ func (c *conn) bind(ctx context.Context) error {
 		features := []*xmpp.Element{
 			xmpp.El(nsBind, "bind").Add(xmpp.El("", "required")),
 			xmpp.El(nsSession, "session").Add(xmpp.El("", "optional")), // old clients want it announced
+			xmpp.El(nsSM, "sm"), // XEP-0198 §3
 		}
 		for _, f := range c.server.router.Registry().StreamFeatures {
 			if el := f(c.domain); el != nil {
@@ -411,6 +412,19 @@ func (c *conn) bind(ctx context.Context) error {
 		if ev.Kind == stream.Close {
 			return errClosed
 		}
+		if ev.Kind == stream.Nonzas && ev.Element.Space == nsSM {
+			if ev.Element.Local != "resume" {
+				// XEP-0198 §3: only on a bound stream.
+				if err := c.send(smFailed(stanza.UnexpectedRequest, "").AppendTo(nil, "")); err != nil {
+					return err
+				}
+				continue
+			}
+			if ok, err := c.resume(ctx, ev.Element); ok || err != nil {
+				return err
+			}
+			continue
+		}
 		if ev.Kind != stream.Stanzas || ev.Stanza.Kind != xmpp.IQ || !ev.Stanza.Has(nsBind, "bind") {
 			return streamerr.NotAuthorized // RFC 6120 §7.1
 		}
@@ -419,13 +433,15 @@ func (c *conn) bind(ctx context.Context) error {
 		if err == nil {
 			// Clients take whatever comes before the answer for the answer: what is routed to the new session waits in the outbox until run.
 			c.out.Store(c.newOutbox())
-			if c.session, err = c.server.router.Bind(ctx, c.account, resource, c); err == nil {
+			sess := &session{server: c.server, log: c.log, conn: c, takeover: make(chan struct{}, 1)}
+			if sess.bound, err = c.server.router.Bind(ctx, c.account, resource, sess); err == nil {
+				c.session = sess
 				if c.proof.Outdated() {
 					// A new password, or a deletion, ends the sessions that are in the table; this one was not there yet.
 					return streamerr.NotAuthorized
 				}
 				c.proof = nil
-				full := c.session.JID()
+				full := sess.bound.JID()
 				c.log = c.log.With("resource", full.Resourcepart())
 				result := iq.Result(xmpp.El(nsBind, "bind").Add(xmpp.El("", "jid").Say(full.String())))
 				return c.send(result.AppendTo(nil))

@@ -60,6 +60,15 @@ func (o *outbox) Enqueue(ctx context.Context, s *xmpp.Stanza) bool {
 }
 
 func (o *outbox) add(ctx context.Context, e entry) bool {
+	if !o.append(e) {
+		return false
+	}
+	o.schedule(ctx)
+	return true
+}
+
+// append takes an entry without seeing to its being written.
+func (o *outbox) append(e entry) bool {
 	n := e.size()
 	o.mu.Lock()
 	if o.closed {
@@ -72,19 +81,35 @@ func (o *outbox) add(ctx context.Context, e entry) bool {
 		o.fail(errOutboxFull)
 		return false
 	}
+	o.take(e, n)
+	o.mu.Unlock()
+	return true
+}
+
+// force takes an entry whatever the bound is.
+func (o *outbox) force(e entry) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.take(e, e.size())
+}
+
+// take is called with mu held.
+func (o *outbox) take(e entry, n int) {
 	if o.queue == nil {
 		o.queue, o.spare = o.spare, nil
 	}
 	o.queue = append(o.queue, e)
 	o.size += n
 	o.put++
-	o.mu.Unlock()
+}
+
+// schedule sees to the writing: at the end of the batch, or at once.
+func (o *outbox) schedule(ctx context.Context) {
 	if b := xmpp.BatchFrom(ctx); b != nil {
 		b.Add(o)
-		return true
+		return
 	}
 	o.Flush()
-	return true
 }
 
 // maxWrite is how much is encoded before it is written: one TLS record.

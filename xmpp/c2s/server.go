@@ -63,13 +63,16 @@ type Server struct {
 	open      map[*conn]struct{}
 	addresses map[netip.Addr]int
 	listeners map[net.Listener]struct{}
+	resumable map[string]*session // by SM-ID
+	ended     []endedSession      // the latest last
 	closing   bool
 }
 
 // New makes a server without listeners.
 func New(cfg Config, r *router.Router, a *auth.Authenticator, certs Certificates, reg Registration, metrics prometheus.Registerer, log *slog.Logger) *Server {
 	s := &Server{router: r, auth: a, certs: certs, reg: reg, log: log,
-		open: make(map[*conn]struct{}), addresses: make(map[netip.Addr]int), listeners: make(map[net.Listener]struct{})}
+		open: make(map[*conn]struct{}), addresses: make(map[netip.Addr]int), listeners: make(map[net.Listener]struct{}),
+		resumable: make(map[string]*session)}
 	s.config.Store(&cfg)
 	s.metrics = newMetrics(metrics, s)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -147,7 +150,7 @@ func (s *Server) accept(tcp *net.TCPConn, mode Mode) {
 	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
 		remote = a.AddrPort().Addr().Unmap()
 	}
-	c := &conn{server: s, cfg: s.config.Load(), sock: sock, mode: mode, remote: remote, since: time.Now()}
+	c := &conn{server: s, cfg: s.config.Load(), sock: sock, mode: mode, remote: remote, since: time.Now(), done: make(chan struct{})}
 	c.log = s.log.With("cid", s.nextID.Add(1), "remote", remote.String())
 	s.mu.Lock()
 	limit := c.cfg.ConnectionsPerAddress
@@ -212,20 +215,26 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.mu.Unlock()
 		<-done
 	}
+	// Sessions that wait for their client have no connection that could end them.
+	s.expire(time.Now().Add(1 << 40))
 	s.stop()
 	return err
 }
 
-// watch finds dead peers: one goroutine for all sessions, no timer each.
+// watch finds dead peers and ends sessions that nobody resumes: one goroutine for all, no timer each.
 func (s *Server) watch() {
 	defer s.conns.Done()
-	tick := time.NewTicker(10 * time.Second)
+	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-s.ctx.Done():
 			return
 		case now := <-tick.C:
+			s.expire(now)
+			if n%10 != 0 { // chosen: silence is measured in minutes
+				continue
+			}
 			s.mu.Lock()
 			open := make([]*conn, 0, len(s.open))
 			for c := range s.open {

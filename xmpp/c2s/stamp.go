@@ -14,7 +14,7 @@ import (
 // presence, and an IQ has its shape. nil without an error means that the client has its answer already; an error ends the stream.
 func (c *conn) stamp(ctx context.Context, ev stream.Event) (*xmpp.Stanza, error) {
 	s := ev.Stanza
-	full, bare := c.session.JID(), c.session.Bare()
+	full, bare := c.session.bound.JID(), c.session.bound.Bare()
 	// RFC 6120 §8.1.2.1: a from that is not the session's full or bare JID ends the stream.
 	if ev.BadFrom || !s.From.Equal(jid.JID{}) && !s.From.Equal(full) && !s.From.Equal(bare) {
 		return nil, streamerr.InvalidFrom
@@ -54,7 +54,7 @@ func (c *conn) stamp(ctx context.Context, ev stream.Event) (*xmpp.Stanza, error)
 	}
 	switch p, _ := s.Payload(); {
 	case p.Space == nsSession && p.Local == "session" && (to.Equal(bare) || to.Equal(bare.Domain())):
-		c.session.Enqueue(ctx, s.WithTo(asked).Result(nil)) // RFC 3921 §3: it has had no effect since RFC 6120
+		c.session.bound.Enqueue(ctx, s.WithTo(asked).Result(nil)) // RFC 3921 §3: it has had no effect since RFC 6120
 		return nil, nil
 	case p.Space == nsBind:
 		c.refuseStanza(ctx, s.WithTo(asked), xmpp.ErrNotAllowed) // RFC 6120 §7: one resource on one stream
@@ -66,6 +66,6 @@ func (c *conn) stamp(ctx context.Context, ev stream.Event) (*xmpp.Stanza, error)
 // refuseStanza answers a stanza of this client with an error.
 func (c *conn) refuseStanza(ctx context.Context, s *xmpp.Stanza, err error) {
 	if b := s.Bounce(err); b != nil {
-		c.session.Enqueue(ctx, b)
+		c.session.bound.Enqueue(ctx, b)
 	}
 }

@@ -216,6 +216,7 @@ func TestResourceConflict(t *testing.T) {
 	} else if e.Local != "error" || e.Children[0].Local != "conflict" {
 		t.Fatalf("the old session received %s", e)
 	}
+	old.Disconnect()
 	other.Expect("<presence from='romeo@localhost/orchard' to='{any}' type='unavailable'/>")
 	fresh.Send("<presence/>")
 	other.Expect("<presence from='romeo@localhost/orchard' to='{any}'/>")

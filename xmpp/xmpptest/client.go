@@ -459,3 +459,29 @@ func (c *Client) Discard() {
 	c.Sync()
 	c.inbox = nil
 }
+
+// Resumed makes this client, whose session was resumed, take the place of the one that had it.
+func (c *Client) Resumed(before *Client) {
+	c.JID, c.vars = before.JID, before.vars
+	c.Start()
+}
+
+// Next is the next element during the negotiation, or why there is none.
+func (c *Client) Next() (*xmpp.Element, error) {
+	c.patience()
+	return xmpp.ReadElement(c.dec)
+}
+
+// Patient is Expect for what the server does on its own time, up to half a minute later.
+func (c *Client) Patient(want string) {
+	c.t.Helper()
+	for end := time.Now().Add(3 * Patience); time.Now().Before(end); {
+		if e, err := c.next(); err == nil {
+			c.compare(want, e)
+			return
+		} else if !strings.Contains(err.Error(), "nothing came") {
+			c.t.Fatalf("%s: %v", c.JID, err)
+		}
+	}
+	c.t.Fatalf("%s: nothing came, want %s", c.JID, want)
+}

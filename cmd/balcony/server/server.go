@@ -92,6 +92,7 @@ func c2sConfig(cfg *config.Config) c2s.Config {
 	c.Outbox, c.LoginTries = l.Outbox.Int(), l.LoginTries.Int()
 	c.Rate, c.ConnectionsPerAddress = orZero(l.ClientRate), orZero(l.ConnectionsPerAddress)
 	c.PingAfter = max(0, time.Duration(l.Idle))
+	c.Management = c2s.Management{Stanzas: l.Unacknowledged.Int(), Bytes: l.UnacknowledgedBytes.Int(), Resumption: max(0, time.Duration(l.Resumption))}
 	return c
 }
 

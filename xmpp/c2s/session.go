@@ -1,0 +1,190 @@
+package c2s
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"balcony/xmpp"
+	"balcony/xmpp/router"
+
+	streamerr "mellium.im/xmpp/stream"
+)
+
+// session is the transport of a bound resource. Mostly it lives as long as its connection; with stream management (XEP-0198) it waits for
+// the next one when that is lost.
+type session struct {
+	// Static after binding.
+	server *Server
+	bound  *router.Session
+	log    *slog.Logger
+
+	takeover chan struct{} // holds one token: whoever resumes the session has it
+
+	mu sync.Mutex
+	// Guarded by mu.
+	conn    *conn // nil while hibernating
+	over    bool  // it ends, or has ended
+	taken   bool  // a resumption is taking it from conn
+	sm      *management
+	expires time.Time // while hibernating
+}
+
+var _ router.Outbox = (*session)(nil)
+
+// Enqueue is router.Outbox.
+func (s *session) Enqueue(ctx context.Context, st *xmpp.Stanza) bool {
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return false
+	}
+	c := s.conn
+	var o *outbox
+	if c != nil {
+		o = c.out.Load()
+	}
+	if s.sm == nil {
+		s.mu.Unlock()
+		return o != nil && o.Enqueue(ctx, st)
+	}
+	s.sm.queue.push(st)
+	full := s.sm.full(&s.server.config.Load().Management)
+	if full {
+		s.over = true
+	}
+	if o != nil {
+		// What the outbox does not take is not lost: it is in the queue.
+		o.append(entry{stanza: st})
+		if !s.sm.asked {
+			s.sm.asked = true
+			o.append(entry{raw: askForAck})
+		}
+	}
+	s.mu.Unlock()
+	if full {
+		// The bound of XEP-0198's queue: the session ends, and everything that the client did not acknowledge goes the way of undelivered
+		// stanzas, this one last.
+		s.server.metrics.closed.WithLabelValues("unacknowledged").Inc()
+		s.log.Warn("client does not acknowledge", "stanzas", s.server.config.Load().Management.Stanzas)
+		if c != nil {
+			c.broken(errUnacknowledged)
+		} else {
+			s.server.conns.Go(func() { s.end(nil) })
+		}
+		return true
+	}
+	if o != nil {
+		o.schedule(ctx)
+	}
+	return true
+}
+
+// Written is xmpp.Waiter. With stream management the queue answers for what was enqueued.
+func (s *session) Written(ctx context.Context) error {
+	s.mu.Lock()
+	c, over, sm := s.conn, s.over, s.sm
+	room := sm != nil && sm.queue.bytes < s.server.config.Load().Management.Bytes/2
+	s.mu.Unlock()
+	switch {
+	case over:
+		return errEnded
+	case c != nil:
+		return c.Written(ctx)
+	case room:
+		return nil
+	}
+	return errEnded
+}
+
+// Close ends the session with a stream error. It may be called from any goroutine and does not wait.
+func (s *session) Close(reason streamerr.Error) {
+	s.mu.Lock()
+	c, over := s.conn, s.over
+	s.over = true
+	s.mu.Unlock()
+	switch {
+	case c != nil:
+		c.Close(reason)
+	case !over:
+		s.server.conns.Go(func() { s.end(nil) })
+	}
+}
+
+// detach takes the connection c, which has ended with err, from the session. It reports whether the session goes on without it.
+func (s *session) detach(c *conn, err error) (hibernates bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != c {
+		return true // it has another one by now
+	}
+	s.conn = nil
+	if s.over {
+		return false
+	}
+	if s.taken {
+		return true
+	}
+	if s.sm == nil || !s.sm.resume || !unfinished(err) {
+		s.over = true
+		return false
+	}
+	s.sm.asked = false
+	s.expires = time.Now().Add(s.sm.max)
+	return true
+}
+
+// unfinished reports whether a stream that ended with err may be resumed (XEP-0198 §6): it was neither closed by the client nor ended for
+// what the client did.
+func unfinished(err error) bool {
+	var se streamerr.Error
+	if errors.Is(err, errClosed) {
+		return false
+	}
+	if errors.As(err, &se) {
+		return se.Err == streamerr.ConnectionTimeout.Err
+	}
+	return !errors.Is(err, errUnacknowledged)
+}
+
+// leaveTime bounds what is done for a session that has ended.
+const leaveTime = 10 * time.Second
+
+// leave takes the session out of the table: its contacts see it go.
+func (s *session) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	s.server.unmanage(s)
+	_ = guard(s.log, s.server.metrics, func() error {
+		s.server.router.Unbind(ctx, s.bound)
+		return nil
+	})
+}
+
+// salvage sends on what the session had taken and the client has not got: with stream management what it has not acknowledged, without it
+// left, what was not written.
+func (s *session) salvage(left []*xmpp.Stanza) {
+	s.mu.Lock()
+	s.over = true
+	if s.sm != nil {
+		left = s.sm.queue.items
+		s.sm.queue.items, s.sm.queue.bytes = nil, 0
+	}
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	for _, st := range left {
+		_ = guard(s.log, s.server.metrics, func() error {
+			s.server.router.Redeliver(ctx, s.bound.Bare(), st)
+			return nil
+		})
+	}
+}
+
+// end ends a session that has no connection.
+func (s *session) end(left []*xmpp.Stanza) {
+	s.leave()
+	s.salvage(left)
+}

@@ -1,0 +1,327 @@
+package c2s
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"balcony/xmpp"
+	"balcony/xmpp/stream"
+
+	"mellium.im/xmpp/jid"
+	"mellium.im/xmpp/stanza"
+	streamerr "mellium.im/xmpp/stream"
+)
+
+const nsSM = "urn:xmpp:sm:3" // XEP-0198
+
+var errUnacknowledged = errors.New("the client does not acknowledge what it receives")
+
+// askForAck is the server's <r/>: XEP-0198 §4. One is under way at a time; the next follows an answer that leaves something unacknowledged.
+var askForAck = []byte("<r xmlns='" + nsSM + "'/>")
+
+// Management bounds stream management (XEP-0198).
+type Management struct {
+	// Stanzas is how many stanzas may wait for a client's acknowledgement.
+	Stanzas int
+	// Bytes is how large they may be altogether.
+	Bytes int
+	// Resumption is how long a lost session waits for its client.
+	Resumption time.Duration
+}
+
+// management is the state of stream management on a session. It is guarded by the session's mu.
+type management struct {
+	id     string // SM-ID: opens the session to its account, so it is not to be guessed
+	resume bool
+	max    time.Duration
+	in     uint32 // stanzas of the client that were handled: everything that they must leave behind is durable
+	queue  smQueue
+	asked  bool // an <r/> is under way
+}
+
+// full reports whether the queue has reached its bound.
+func (m *management) full(l *Management) bool {
+	return len(m.queue.items) > l.Stanzas || m.queue.bytes > l.Bytes
+}
+
+// smFailed is <failed/> (XEP-0198 §7).
+func smFailed(c stanza.Condition, h string) *xmpp.Element {
+	return xmpp.El(nsSM, "failed", "h", h).Add(xmpp.El(xmpp.NSStanzas, string(c)))
+}
+
+// manage handles a nonza of stream management on a bound stream.
+func (c *conn) manage(ctx context.Context, n *stream.Nonza) error {
+	s := c.session
+	switch n.Local {
+	case "enable":
+		return c.enable(n)
+	case "r":
+		s.mu.Lock()
+		on := s.sm != nil
+		s.mu.Unlock()
+		if !on {
+			return c.unexpected()
+		}
+		c.ackWanted = true // answered when everything that came before is durable
+		return nil
+	case "a":
+		return c.acknowledged(ctx, n)
+	case "resume":
+		// XEP-0198 §5: instead of binding, not after it.
+		c.out.Load().append(entry{raw: smFailed(stanza.UnexpectedRequest, "").AppendTo(nil, "")})
+		c.batch.Add(c.out.Load())
+		return nil
+	}
+	return streamerr.UnsupportedStanzaType
+}
+
+// unexpected answers stream management that was not enabled.
+func (c *conn) unexpected() error {
+	c.out.Load().append(entry{raw: smFailed(stanza.UnexpectedRequest, "").AppendTo(nil, "")})
+	c.batch.Add(c.out.Load())
+	return nil
+}
+
+// enable is XEP-0198 §3. Stanzas of the client count from here, the server's from <enabled/>.
+func (c *conn) enable(n *stream.Nonza) error {
+	s, l := c.session, &c.cfg.Management
+	m := &management{}
+	if r := n.Attr("resume"); (r == "true" || r == "1") && l.Resumption > 0 {
+		m.resume, m.max = true, l.Resumption
+		if max, err := strconv.ParseUint(n.Attr("max"), 10, 31); err == nil && time.Duration(max)*time.Second < m.max {
+			m.max = time.Duration(max) * time.Second
+		}
+		var b [18]byte
+		_, _ = rand.Read(b[:])
+		m.id = base64.RawURLEncoding.EncodeToString(b[:])
+	}
+	s.mu.Lock()
+	if s.sm != nil {
+		s.mu.Unlock()
+		return c.fault(streamerr.PolicyViolation, nil, "stream management is enabled already") // XEP-0198 §3: a second attempt ends the stream
+	}
+	s.sm = m
+	enabled := xmpp.El(nsSM, "enabled")
+	if m.resume {
+		enabled = xmpp.El(nsSM, "enabled", "id", m.id, "resume", "true", "max", strconv.Itoa(int(m.max/time.Second)))
+	}
+	o := c.out.Load()
+	o.append(entry{raw: enabled.AppendTo(nil, "")})
+	s.mu.Unlock()
+	if m.resume {
+		s.server.manage(s, m.id)
+	}
+	c.counting, c.received = true, 0
+	c.batch.Add(o)
+	return nil
+}
+
+// acknowledged is the client's <a/>: XEP-0198 §4.
+func (c *conn) acknowledged(ctx context.Context, n *stream.Nonza) error {
+	h, err := strconv.ParseUint(n.Attr("h"), 10, 32)
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.sm == nil:
+		return nil // an answer to nothing
+	case err != nil:
+		return c.fault(streamerr.BadFormat, nil, "h is not a number")
+	case !s.sm.queue.ack(uint32(h)):
+		return c.tooHigh(uint32(h), s.sm.queue.sent())
+	}
+	s.sm.asked = len(s.sm.queue.items) > 0
+	if s.sm.asked {
+		o := c.out.Load()
+		o.append(entry{raw: askForAck})
+		c.batch.Add(o)
+	}
+	return nil
+}
+
+// tooHigh is the stream error for an h that was never reached: XEP-0198 §7.
+func (c *conn) tooHigh(h, sent uint32) error {
+	return c.fault(streamerr.UndefinedCondition,
+		xmpp.El(nsSM, "handled-count-too-high", "h", strconv.FormatUint(uint64(h), 10), "send-count", strconv.FormatUint(uint64(sent), 10)),
+		fmt.Sprintf("You acknowledged %d stanzas, but I only sent you %d so far.", h, sent))
+}
+
+// fault is a stream error with its application-specific condition and text, for finish.
+func (c *conn) fault(e streamerr.Error, detail *xmpp.Element, text string) error {
+	c.detail = detail
+	e.Text = append(e.Text[:0:0], struct{ Lang, Value string }{"en", text})
+	return e
+}
+
+// settle is called when everything that one read brought is durable: what was received is handled now.
+func (c *conn) settle() {
+	if !c.counting {
+		return
+	}
+	s := c.session
+	s.mu.Lock()
+	s.sm.in += c.received
+	in := s.sm.in
+	s.mu.Unlock()
+	c.received = 0
+	if c.ackWanted {
+		c.ackWanted = false
+		o := c.out.Load()
+		o.append(entry{raw: xmpp.El(nsSM, "a", "h", strconv.FormatUint(uint64(in), 10)).AppendTo(nil, "")})
+		o.Flush()
+	}
+}
+
+// resume takes over the session that n names for this connection: XEP-0198 §5. A nil error without success means that the client was told
+// and may bind.
+func (c *conn) resume(ctx context.Context, n *stream.Nonza) (ok bool, err error) {
+	h, herr := strconv.ParseUint(n.Attr("h"), 10, 32)
+	if herr != nil {
+		return false, c.send(smFailed(stanza.BadRequest, "").AppendTo(nil, ""))
+	}
+	raw, failed, err := c.take(ctx, n.Attr("previd"), uint32(h))
+	if failed != nil {
+		return false, c.send(failed.AppendTo(nil, ""))
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, c.send(raw)
+}
+
+// take makes this connection that of the session with an SM-ID. It returns <resumed/>, or <failed/>, or a stream error. What the client has
+// not got waits in the outbox.
+func (c *conn) take(ctx context.Context, id string, h uint32) (resumed []byte, failed *xmpp.Element, err error) {
+	s, last, known := c.server.managed(id, c.account)
+	if s == nil {
+		count := ""
+		if known {
+			count = strconv.FormatUint(uint64(last), 10) // XEP-0198 §5: it has timed out
+		}
+		return nil, smFailed(stanza.ItemNotFound, count), nil
+	}
+	// One resumption at a time: the next one takes the session from this one.
+	select {
+	case s.takeover <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	defer func() { <-s.takeover }()
+	s.mu.Lock()
+	old := s.conn
+	s.taken = old != nil
+	s.mu.Unlock()
+	if old != nil {
+		old.Close(streamerr.Conflict) // XEP-0198 §5: the former stream is still open
+		select {
+		case <-old.done:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = false
+	s.expires = time.Now().Add(s.sm.max) // unless this succeeds
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.over {
+		return nil, smFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(s.sm.in), 10)), nil
+	}
+	if !s.sm.queue.ack(h) {
+		return nil, nil, c.tooHigh(h, s.sm.queue.sent())
+	}
+	o := c.newOutbox()
+	for _, st := range s.sm.queue.items {
+		o.force(entry{stanza: st}) // its stanzas are in memory already: the bound of an outbox does not hold for them
+	}
+	s.sm.asked = len(s.sm.queue.items) > 0
+	if s.sm.asked {
+		o.force(entry{raw: askForAck})
+	}
+	c.out.Store(o)
+	c.session, c.counting = s, true
+	s.conn = c
+	return xmpp.El(nsSM, "resumed", "previd", id, "h", strconv.FormatUint(uint64(s.sm.in), 10)).AppendTo(nil, ""), nil, nil
+}
+
+// manage makes a session one that can be resumed.
+func (s *Server) manage(sess *session, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resumable[id] = sess
+}
+
+// unmanage forgets a session that has ended, and remembers how far it had come.
+func (s *Server) unmanage(sess *session) {
+	sess.mu.Lock()
+	m := sess.sm
+	var id string
+	var in uint32
+	if m != nil {
+		id, in = m.id, m.in
+	}
+	sess.mu.Unlock()
+	if id == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.resumable, id)
+	s.ended = append(s.ended, endedSession{id, sess.bound.Key(), in})
+	if len(s.ended) > maxEnded {
+		s.ended = append(s.ended[:0], s.ended[maxEnded/2:]...)
+	}
+}
+
+// endedSession is what is remembered of a session that can no longer be resumed, so that its client learns which of its stanzas were handled.
+type endedSession struct {
+	id, account string
+	in          uint32
+}
+
+const maxEnded = 4096 // chosen: about half a megabyte
+
+// managed is the session with an SM-ID, if it is of that account. known tells that there was one, which had handled last stanzas.
+func (s *Server) managed(id string, account jid.JID) (sess *session, last uint32, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sess = s.resumable[id]; sess != nil && sess.bound.Bare().Equal(account) {
+		return sess, 0, true
+	}
+	key := account.String()
+	for i := len(s.ended) - 1; i >= 0; i-- {
+		if e := s.ended[i]; e.id == id && e.account == key {
+			return nil, e.in, true
+		}
+	}
+	return nil, 0, false
+}
+
+// expire ends the sessions whose time to be resumed is over.
+func (s *Server) expire(now time.Time) {
+	s.mu.Lock()
+	list := make([]*session, 0, len(s.resumable))
+	for _, sess := range s.resumable {
+		list = append(list, sess)
+	}
+	s.mu.Unlock()
+	for _, sess := range list {
+		sess.mu.Lock()
+		end := sess.conn == nil && !sess.over && !sess.taken && now.After(sess.expires)
+		if end {
+			sess.over = true
+		}
+		sess.mu.Unlock()
+		if end {
+			sess.log.Info("session expired", "jid", sess.bound.JID().String())
+			sess.end(nil)
+		}
+	}
+}
