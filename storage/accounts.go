@@ -95,7 +95,7 @@ func insertVerifiers(q queries, id int64, all []auth.Verifier) error {
 	return nil
 }
 
-// SetVerifiers replaces all verifiers of an account, or returns auth.ErrNoAccount.
+// SetVerifiers replaces all verifiers of an account and removes all its tokens, or returns auth.ErrNoAccount.
 func (db *DB) SetVerifiers(ctx context.Context, account jid.JID, v []auth.Verifier) error {
 	err := db.write(ctx, func(q queries) error {
 		id, err := db.accountID(q, account)
@@ -105,10 +105,32 @@ func (db *DB) SetVerifiers(ctx context.Context, account jid.JID, v []auth.Verifi
 		if _, err := q.exec("DELETE FROM verifier WHERE account_id = $1", id); err != nil {
 			return err
 		}
+		if _, err := q.exec("DELETE FROM fast_token WHERE account_id = $1", id); err != nil { // security: no token outlives the password
+			return err
+		}
 		return insertVerifiers(q, id, v)
 	})
 	if err != nil {
 		return fmt.Errorf("set verifiers of %s: %w", account, err)
+	}
+	return nil
+}
+
+// AddVerifier adds v, unless the account has one for its mechanism already. proof is the verifier by which the client logged in;
+// auth.ErrOutdated when the account does not have it any more or is disabled.
+func (db *DB) AddVerifier(ctx context.Context, account jid.JID, v, proof auth.Verifier) error {
+	err := db.write(ctx, func(q queries) error {
+		id, err := db.proven(q, account, proof)
+		if err != nil {
+			return err
+		}
+		_, err = q.exec(`INSERT INTO verifier (account_id, mechanism, salt, iterations, stored_key, server_key)
+			VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (account_id, mechanism) DO NOTHING`,
+			id, v.Mechanism, v.Salt, v.Iterations, v.StoredKey, v.ServerKey)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("add verifier of %s: %w", account, err)
 	}
 	return nil
 }
@@ -155,14 +177,19 @@ func (db *DB) account(ctx context.Context, op string, account jid.JID) (exists, 
 	return exists, disabled, nil
 }
 
-// SetAccountDisabled forbids or allows the account to log in, or returns auth.ErrNoAccount.
+// SetAccountDisabled forbids or allows the account to log in, or returns auth.ErrNoAccount. Forbidding removes all its tokens.
 func (db *DB) SetAccountDisabled(ctx context.Context, account jid.JID, disabled bool) error {
 	err := db.write(ctx, func(q queries) error {
-		n, err := q.exec("UPDATE account SET disabled = $3 WHERE domain = $1 AND localpart = $2",
-			account.Domainpart(), account.Localpart(), disabled)
-		if err == nil && n == 0 {
-			err = refuse(auth.ErrNoAccount)
+		id, err := db.accountID(q, account)
+		if err != nil {
+			return err
 		}
+		if disabled {
+			if _, err := q.exec("DELETE FROM fast_token WHERE account_id = $1", id); err != nil {
+				return err
+			}
+		}
+		_, err = q.exec("UPDATE account SET disabled = $2 WHERE id = $1", id, disabled)
 		return err
 	})
 	if err != nil {

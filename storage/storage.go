@@ -50,6 +50,7 @@ type Limits struct {
 	PrivateElements int // elements in private XML storage
 	PrivateBytes    int // their size altogether
 	BlockList       int // entries in the block list
+	TokenClients    int // clients that have a token to log in with (XEP-0484)
 
 	PushRegistrations int // push services that hear of an account's messages; a new one replaces the oldest
 }
@@ -66,6 +67,7 @@ func DefaultLimits() Limits {
 		PrivateElements: 100,      // chosen: clients keep fewer than ten
 		PrivateBytes:    1 << 20,  // chosen: some thousand bookmarks
 		BlockList:       1000,     // chosen: kept in memory while the account is online, and compared with each stanza
+		TokenClients:    50,       // chosen: more than a person has devices; web clients leave one behind each time their storage is cleared
 
 		PushRegistrations: 10, // chosen: phones and tablets with their apps; the others are of apps that are gone
 	}

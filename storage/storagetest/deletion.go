@@ -16,7 +16,7 @@ func Fill(t testing.TB, db *storage.DB, account jid.JID) {
 	t.Helper()
 	ctx := withLimit(t)
 	must(t, db.CreateAccount(ctx, account, verifiers(3)))
-	must(t, db.SetAccountDisabled(ctx, account, true))
+	must(t, db.AddToken(ctx, account, token("phone", 1, 0, 21), verifiers(3)[0]))
 	_, err := db.UpdateItem(ctx, account, jid.MustParse("juliet@capulet.example"), func(i *roster.Item) bool {
 		i.Listed, i.To, i.Name, i.Groups = true, true, "Juliet", []string{"Verona"}
 		return true
@@ -40,6 +40,9 @@ func testDelete(t *testing.T, db *storage.DB) {
 	isEmpty(t, db, j)
 	must(t, db.CreateAccount(ctx, j, nil))
 	isEmpty(t, db, j)
+	must(t, db.SetAccountDisabled(ctx, j, true))
+	must(t, db.DeleteAccount(ctx, j))
+	must(t, db.CreateAccount(ctx, j, nil))
 	v, err := db.Verifiers(ctx, j)
 	must(t, err)
 	equal(t, "verifiers", v, nil)
@@ -76,6 +79,7 @@ func isEmpty(t *testing.T, db *storage.DB, j jid.JID) {
 	blocked, err := db.Blocked(ctx, j)
 	must(t, err)
 	equal(t, "block list", blocked, nil)
+	wantTokens(t, db, j, "phone")
 	at, status, err := db.LastActivity(ctx, j)
 	must(t, err)
 	equal(t, "last activity", at, time.Time{})
@@ -93,6 +97,9 @@ func testNoAccount(t *testing.T, db *storage.DB) {
 	_, err = db.UpdateItem(ctx, j, juliet, func(i *roster.Item) bool { i.Listed = true; return true })
 	wantErr(t, err, auth.ErrNoAccount)
 	for what, err := range map[string]error{
+		"AddVerifier":        db.AddVerifier(ctx, j, verifiers(0)[0], verifiers(0)[1]),
+		"AddToken":           db.AddToken(ctx, j, token("phone", 1, 0, 21), verifiers(0)[0]),
+		"UseToken":           db.UseToken(ctx, j, token("phone", 1, 0, 21), auth.TokenUse{At: when}),
 		"SetVerifiers":       db.SetVerifiers(ctx, j, verifiers(0)),
 		"SetAccountDisabled": db.SetAccountDisabled(ctx, j, true),
 		"DeleteAccount":      db.DeleteAccount(ctx, j),

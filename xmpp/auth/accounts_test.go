@@ -51,7 +51,7 @@ func TestMakeVerifiers(t *testing.T) {
 
 func TestConfigIsBroughtIntoRange(t *testing.T) {
 	a := New(&memory{}, testSecret, Config{Iterations: 1, PlainQueue: -1, Delay: -1, Wait: -1})
-	if want := (Config{Iterations: MinIterations, PlainConcurrency: 1}); a.cfg != want {
+	if want := (Config{Iterations: MinIterations, PlainConcurrency: 1, TokenLifetime: time.Minute}); a.cfg != want {
 		t.Errorf("%+v, want %+v", a.cfg, want)
 	}
 }

@@ -54,6 +54,17 @@ type memory struct {
 type record struct {
 	verifiers []Verifier
 	disabled  bool
+	tokens    []StoredToken
+}
+
+// proves is what AddVerifier and AddToken ask first.
+func (r *record) proves(proof Verifier) error {
+	if r.disabled || !slices.ContainsFunc(r.verifiers, func(v Verifier) bool {
+		return v.Mechanism == proof.Mechanism && string(v.StoredKey) == string(proof.StoredKey)
+	}) {
+		return ErrOutdated
+	}
+	return nil
 }
 
 func (m *memory) do(method string, account jid.JID, must bool, f func(*record) error) error {
@@ -93,9 +104,96 @@ func (m *memory) CreateAccount(_ context.Context, account jid.JID, v []Verifier)
 
 func (m *memory) SetVerifiers(_ context.Context, account jid.JID, v []Verifier) error {
 	return m.do("SetVerifiers", account, true, func(r *record) error {
-		r.verifiers = v
+		r.verifiers, r.tokens = v, nil
 		return nil
 	})
+}
+
+func (m *memory) AddVerifier(_ context.Context, account jid.JID, v, proof Verifier) error {
+	return m.do("AddVerifier", account, true, func(r *record) error {
+		if err := r.proves(proof); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(r.verifiers, func(other Verifier) bool { return other.Mechanism == v.Mechanism }) {
+			r.verifiers = append(slices.Clone(r.verifiers), v)
+		}
+		return nil
+	})
+}
+
+func (m *memory) Tokens(_ context.Context, account jid.JID, client string) (all []StoredToken, err error) {
+	err = m.do("Tokens", account, false, func(r *record) error {
+		if r != nil {
+			all = slices.DeleteFunc(slices.Clone(r.tokens), func(t StoredToken) bool { return t.Client != client })
+		}
+		return nil
+	})
+	return all, err
+}
+
+func (m *memory) ListTokens(_ context.Context, account jid.JID) (all []TokenInfo, err error) {
+	err = m.do("ListTokens", account, true, func(r *record) error {
+		for _, t := range r.tokens {
+			all = append(all, t.TokenInfo)
+		}
+		return nil
+	})
+	return all, err
+}
+
+func (r *record) addToken(t StoredToken) {
+	r.tokens = append(slices.DeleteFunc(slices.Clone(r.tokens), func(o StoredToken) bool { return o.Client == t.Client && o.Used.IsZero() }), t)
+}
+
+func (m *memory) AddToken(_ context.Context, account jid.JID, t StoredToken, proof Verifier) error {
+	return m.do("AddToken", account, true, func(r *record) error {
+		if err := r.proves(proof); err != nil {
+			return err
+		}
+		r.addToken(t)
+		return nil
+	})
+}
+
+func (m *memory) UseToken(_ context.Context, account jid.JID, t StoredToken, use TokenUse) error {
+	return m.do("UseToken", account, true, func(r *record) error {
+		i := slices.IndexFunc(r.tokens, func(o StoredToken) bool { return o.Client == t.Client && string(o.Salt) == string(t.Salt) })
+		if i < 0 || r.disabled {
+			return ErrOutdated
+		}
+		stored := r.tokens[i]
+		if use.Count != nil && int64(*use.Count) <= stored.Count {
+			return ErrReplayed
+		}
+		var left []StoredToken
+		for j, o := range r.tokens {
+			switch {
+			case j == i && use.Invalidate, j != i && o.Client == t.Client && (!o.Used.IsZero() || o.Expires.Before(stored.Expires)):
+				continue
+			case j == i:
+				o.Used = use.At
+				if use.Count != nil {
+					o.Count = int64(*use.Count)
+				}
+			}
+			left = append(left, o)
+		}
+		r.tokens = left
+		if use.Next != nil {
+			r.addToken(*use.Next)
+		}
+		return nil
+	})
+}
+
+func (m *memory) DeleteTokens(_ context.Context, account jid.JID, client string) (n int, err error) {
+	err = m.do("DeleteTokens", account, true, func(r *record) error {
+		n = len(r.tokens)
+		r.tokens = slices.DeleteFunc(slices.Clone(r.tokens), func(t StoredToken) bool { return client == "" || t.Client == client })
+		n -= len(r.tokens)
+		return nil
+	})
+	return n, err
 }
 
 func (m *memory) DeleteAccount(_ context.Context, account jid.JID) error {
@@ -124,6 +222,9 @@ func (m *memory) AccountDisabled(_ context.Context, account jid.JID) (disabled b
 func (m *memory) SetAccountDisabled(_ context.Context, account jid.JID, disabled bool) error {
 	return m.do("SetAccountDisabled", account, true, func(r *record) error {
 		r.disabled = disabled
+		if disabled {
+			r.tokens = nil
+		}
 		return nil
 	})
 }

@@ -25,6 +25,12 @@ type Config struct {
 	// login that would have to wait longer goes on when it was the account that was guessed at, so that strangers lock nobody out, and
 	// fails with temporary-auth-failure when it was this very address that guessed.
 	Wait time.Duration
+	// TokenLifetime is how long a client may stay away and still log in with its token (XEP-0484), between a minute and ten years. A
+	// device that was lost or sold can log in for as long, unless its token is revoked or the password is changed.
+	TokenLifetime time.Duration
+	// TokenRotation is the age from which a token is replaced when it is used, so that a client which comes back from time to time has a
+	// token for ever and a stolen one stops to work when its owner's client comes back. At most the half of TokenLifetime.
+	TokenRotation time.Duration
 }
 
 // DefaultConfig returns the configuration of a server that nobody configured.
@@ -36,7 +42,9 @@ func DefaultConfig() Config {
 		PlainConcurrency: runtime.NumCPU(), // chosen: more would only make each slower
 		PlainQueue:       256,              // chosen: the last one waits a second or two, well within the time for login
 		Delay:            time.Minute,
-		Wait:             10 * time.Second, // chosen: a third of the 30 s for login, so that TLS and a second try fit
+		Wait:             10 * time.Second,    // chosen: a third of the 30 s for login, so that TLS and a second try fit
+		TokenLifetime:    21 * 24 * time.Hour, // chosen: a phone may lie in a drawer over the holidays
+		TokenRotation:    24 * time.Hour,      // chosen: one more write to the database a day and client
 	}
 }
 
@@ -46,5 +54,7 @@ func (c Config) clamp() Config {
 	c.PlainQueue = max(c.PlainQueue, 0)
 	c.Delay = min(max(c.Delay, 0), 24*time.Hour)
 	c.Wait = max(c.Wait, 0)
+	c.TokenLifetime = min(max(c.TokenLifetime, time.Minute), 10*365*24*time.Hour)
+	c.TokenRotation = min(max(c.TokenRotation, 0), c.TokenLifetime/2)
 	return c
 }

@@ -30,7 +30,10 @@ type Exchange struct {
 	plusOffered bool   // was any mechanism with channel binding offered?
 	offer       string // offerText of what the stream offered; "" leaves XEP-0474 out
 	negotiator  *sasl.Negotiator
-	nonce       []byte // in place of the negotiator's, in tests; nil
+	// Of SASL2, zero with the SASL of RFC 6120.
+	request     Request
+	fastOffered []string // the mechanisms of FAST that were offered
+	nonce       []byte   // in place of the negotiator's, in tests; nil
 
 	// Of the exchange so far.
 	asked   bool            // has the client been asked for its first message?
@@ -39,6 +42,9 @@ type Exchange struct {
 	refusal error           // why plain said no
 	account jid.JID         // that was proved
 	change  uint32          // of Authenticator.changes, before the verifiers were read
+	used    Verifier        // by which it was proved, zero for a token
+	token   *StoredToken    // by which it was proved, nil for a verifier
+	next    *Token          // that takes the place of token, nil for none
 }
 
 // Step takes the client's initial response or response, decoded. present tells an absent response from an empty one (see DecodeBase64).
@@ -51,7 +57,7 @@ func (e *Exchange) Step(ctx context.Context, response []byte, present bool) (cha
 	if e.ended {
 		return nil, false, errEnded
 	}
-	if !present && !e.asked {
+	if !present && !e.asked && e.request.Fast == nil {
 		// RFC 6120 §6.3.10, RFC 4422 §5: all our mechanisms begin with the client; one that sent nothing yet is asked for it by an empty
 		// challenge.
 		e.asked = true
@@ -89,7 +95,7 @@ func (e *Exchange) translate(err error) error {
 // Mechanism is the name of the mechanism.
 func (e *Exchange) Mechanism() string { return e.mechanism }
 
-// Account is the bare JID of the account whose verifier the client's password matched: the identity of the session (RFC 6120 §4.3.6). It
+// Account is the bare JID of the account whose verifier the client's password matched, or whose token it has: the identity of the session (RFC 6120 §4.3.6). It
 // is the zero JID before Step returned done.
 func (e *Exchange) Account() jid.JID { return e.account }
 
@@ -116,6 +122,10 @@ func (e *Exchange) identify(name, authzid string) (jid.JID, error) {
 		// RFC 6120 §6.3.8: a bare JID, and here nobody acts for another.
 		if id, err := jid.Parse(authzid); err != nil || !id.Equal(account) {
 			return jid.JID{}, failf(invalidAuthzid, "authorization identity is not the account's bare JID")
+		}
+		// XEP-0388 §2.3: with SASL2 it has to be what the stream's from says, too.
+		if from := e.request.From; from.String() != "" && !from.Bare().Equal(account) {
+			return jid.JID{}, failf(invalidAuthzid, "authorization identity is not the stream's from")
 		}
 	}
 	return account, nil
@@ -159,7 +169,17 @@ func (e *Exchange) admit(t try, account jid.JID, used Verifier, change uint32) e
 		}
 		change = now
 	}
-	disabled, err := a.store.AccountDisabled(e.ctx, account)
+	if err := e.mayLogIn(account); err != nil {
+		return err
+	}
+	a.backoff.succeeded(t)
+	e.account, e.change, e.used = account, change, used
+	return nil
+}
+
+// mayLogIn is asked about an account whose password or token the client has proved.
+func (e *Exchange) mayLogIn(account jid.JID) error {
+	disabled, err := e.auth.store.AccountDisabled(e.ctx, account)
 	switch {
 	case errors.Is(err, ErrNoAccount):
 		return failf(notAuthorized, "account was deleted during the login")
@@ -168,8 +188,6 @@ func (e *Exchange) admit(t try, account jid.JID, used Verifier, change uint32) e
 	case disabled:
 		return failf(accountDisabled, "%s", account) // RFC 6120 §6.5.2; only who knows the password learns it
 	}
-	a.backoff.succeeded(t)
-	e.account, e.change = account, change
 	return nil
 }
 

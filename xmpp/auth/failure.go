@@ -11,6 +11,7 @@ import (
 // <abort/>, encryption-required (§6.5.4) also for an <auth/> before TLS.
 const (
 	accountDisabled    = "account-disabled"       // §6.5.2: the password was right, and the account may not log in
+	credentialsExpired = "credentials-expired"    // §6.5.3: the token was right, and its time is over
 	encryptionRequired = "encryption-required"    // §6.5.4: a mechanism of ours without TLS
 	incorrectEncoding  = "incorrect-encoding"     // §6.5.5: not base64
 	invalidAuthzid     = "invalid-authzid"        // §6.5.6: an authorization identity other than the own account
