@@ -159,12 +159,25 @@ func TestFeatures(t *testing.T) {
 
 // RFC 6120 §5.4.3.3: bytes behind <starttls/> that came in clear are never taken for the client's words over TLS.
 func TestStartTLSInjection(t *testing.T) {
+	for _, injected := range []string{header, "\n" + header, "<", " x", "</stream:stream>", "\x00", "<?xml version='1.0'?>"} {
+		srv := xmpptest.New(t)
+		c := srv.Dial()
+		c.Open("localhost")
+		c.Write("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>" + injected)
+		c.ExpectElement("<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+		c.End()
+	}
+}
+
+// go-xmpp sends a line end behind <starttls/>, which RFC 6120 §5.3.3 forbids and which is dropped.
+func TestStartTLSWhitespace(t *testing.T) {
 	srv := xmpptest.New(t)
 	c := srv.Dial()
 	c.Open("localhost")
-	c.Write("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>" + header)
-	c.ExpectElement("<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
-	c.End()
+	c.Write("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>\n")
+	c.ExpectElement("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+	c.Handshake(nil)
+	c.Open("localhost")
 }
 
 // RFC 6120 §6.5.4: no authentication without TLS.
