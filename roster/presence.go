@@ -33,8 +33,8 @@ func checkPresence(s *xmpp.Stanza) error {
 		return xmpp.ErrBadRequest
 	}
 	if c, ok := s.Child("", "show"); ok {
-		switch trim(c.Text()) { // RFC 6121 §4.7.2.1
-		case "away", "chat", "dnd", "xa":
+		switch trim(c.Text()) { // RFC 6121 §4.7.2.1; clients made with go-xmpp say with an empty one that they are just available
+		case "", "away", "chat", "dnd", "xa":
 		default:
 			return xmpp.ErrBadRequest
 		}
