@@ -191,7 +191,7 @@ func (m *mellium) presence(kind stanza.PresenceType, to string) {
 	m.t.Helper()
 	p := stanza.Presence{Type: kind}
 	if to != "" {
-		p.To = jid.MustParse(m.s.address(to))
+		p.To = jid.MustParse(m.s.jid(to))
 	}
 	m.do(m.Send(m.ctx, p.Wrap(nil)))
 }
@@ -210,7 +210,7 @@ func (m *mellium) say(to, body string) {
 	m.do(m.Encode(m.ctx, struct {
 		stanza.Message
 		Body string `xml:"body"`
-	}{stanza.Message{To: jid.MustParse(m.s.address(to)), Type: stanza.ChatMessage}, body}))
+	}{stanza.Message{To: jid.MustParse(m.s.jid(to)), Type: stanza.ChatMessage}, body}))
 }
 
 // leave closes the stream and waits for the server to do the same.

@@ -216,11 +216,11 @@ func (s *server) named(text string) string {
 	for _, n := range s.names {
 		text = strings.ReplaceAll(text, n[0], n[1])
 	}
-	return text
+	return goSendxmppResource.ReplaceAllString(text, "/go-sendxmpp")
 }
 
-// address is the JID of a session by its name; the last one, if several have had that name.
-func (s *server) address(name string) string {
+// jid is the JID of a session by its name; the last one, if several have had that name.
+func (s *server) jid(name string) string {
 	for _, n := range slices.Backward(s.names) {
 		if n[1] == name {
 			return n[0]
