@@ -42,9 +42,10 @@ type conn struct {
 	tlsState      *tls.ConnectionState
 	channel       auth.Channel
 	readBuf       []byte
-	opened        bool   // the server's stream header of the present stream was sent
-	domain        string // what the client named in to
-	claimed       string // from of the client's header
+	opened        bool    // the server's stream header of the present stream was sent
+	domain        string  // what the client named in to
+	from          jid.JID // from of the client's header, the zero JID for none: a claim
+	claimed       string  // its bare JID
 	lang          string
 	account       jid.JID        // what SASL proved
 	proof         *auth.Exchange // how, until binding
@@ -78,7 +79,7 @@ func (c *conn) serve() {
 		err = reason
 	}
 	if err == nil {
-		c.readBuf, c.channel, c.tlsState = nil, auth.Channel{}, nil
+		c.readBuf, c.channel, c.tlsState, c.proof = nil, auth.Channel{}, nil, nil
 		c.log.Info("session bound", "jid", c.session.bound.JID().String())
 		go c.run()
 		return
@@ -286,11 +287,15 @@ func (c *conn) events(ctx context.Context, out *outbox) error {
 				c.server.router.Handle(ctx, &xmpp.Outgoing{Stanza: s, Sender: c.session.bound})
 			}
 		case stream.Nonzas:
-			if ev.Element.Space != nsSM {
+			switch n := ev.Element; {
+			case n.Space == nsSM:
+				if err := c.manage(ctx, n); err != nil {
+					return err
+				}
+			case n.Space == nsCSI && (n.Local == "active" || n.Local == "inactive"):
+				c.session.setActive(ctx, n.Local == "active")
+			default:
 				return streamerr.UnsupportedStanzaType // RFC 6120 §4.9.3.24
-			}
-			if err := c.manage(ctx, ev.Element); err != nil {
-				return err
 			}
 		default:
 			return streamerr.BadFormat

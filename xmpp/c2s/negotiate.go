@@ -54,10 +54,16 @@ func (c *conn) negotiate(ctx context.Context) error {
 	if err := c.sock.SetDeadline(c.since.Add(c.cfg.LoginTimeout)); err != nil {
 		return err
 	}
-	if err := c.authenticate(ctx); err != nil {
+	ready, sasl2, err := c.authenticate(ctx)
+	if err != nil || ready {
 		return err
 	}
-	c.dec.SetLimits(c.cfg.Authenticated)
+	if !sasl2 {
+		c.dec.SetLimits(c.cfg.Authenticated)
+		if err := c.openStream(func() []*xmpp.Element { return c.features(false) }); err != nil {
+			return err
+		}
+	}
 	return c.bind(ctx)
 }
 
@@ -122,7 +128,7 @@ func (c *conn) openStream(features func() []*xmpp.Element) error {
 		if !c.account.Equal(jid.JID{}) && !from.Bare().Equal(c.account) {
 			return streamerr.InvalidFrom // RFC 6120 §4.9.3.9
 		}
-		c.claimed = from.Bare().String()
+		c.from, c.claimed = from, from.Bare().String()
 	}
 	return c.send(stream.AppendFeatures(c.header(), features()...))
 }
@@ -222,10 +228,11 @@ func (c *conn) limits(l stream.Limits) *xmpp.Element {
 	return el
 }
 
-// authenticate is RFC 6120 §6: up to LoginTries attempts on one stream, then success and a new stream.
-func (c *conn) authenticate(ctx context.Context) error {
+// authenticate is RFC 6120 §6 and XEP-0388 beside it: up to LoginTries attempts on one stream, then success. sasl2 says that the stream goes
+// on and its features were sent; ready that a resource is bound as well.
+func (c *conn) authenticate(ctx context.Context) (ready, sasl2 bool, err error) {
 	offered := c.server.auth.Mechanisms(c.channel)
-	err := c.openStream(func() []*xmpp.Element {
+	err = c.openStream(func() []*xmpp.Element {
 		mechanisms := xmpp.El(nsSASL, "mechanisms")
 		for _, m := range offered {
 			mechanisms.Add(xmpp.El("", "mechanism").Say(m))
@@ -234,7 +241,7 @@ func (c *conn) authenticate(ctx context.Context) error {
 		for _, b := range c.server.auth.ChannelBindings(c.channel) {
 			bindings.Add(xmpp.El("", "channel-binding", "type", b))
 		}
-		features := []*xmpp.Element{mechanisms}
+		features := []*xmpp.Element{mechanisms, c.authentication(offered)}
 		if len(bindings.Children) > 0 {
 			features = append(features, bindings)
 		}
@@ -246,41 +253,46 @@ func (c *conn) authenticate(ctx context.Context) error {
 		return append(features, c.limits(c.cfg.Unauthenticated))
 	})
 	if err != nil {
-		return err
+		return false, false, err
 	}
 	for {
 		ev, err := c.next()
 		if err != nil {
-			return err
+			return false, false, err
 		}
-		switch {
+		failed := false
+		switch n := ev.Element; {
 		case ev.Kind == stream.Close:
-			return errClosed
-		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "auth":
-			done, err := c.exchange(ctx, ev.Element, offered)
-			if err != nil {
-				return err
+			return false, false, errClosed
+		case ev.Kind == stream.Nonzas && n.Space == nsSASL && n.Local == "auth":
+			done, err := c.exchange(ctx, n, offered)
+			if err != nil || done {
+				return false, false, err
 			}
-			if done {
-				return nil
+			failed = true
+		case ev.Kind == stream.Nonzas && n.Space == nsSASL2 && n.Local == "authenticate":
+			done, ready, err := c.sasl2(ctx, n, offered)
+			if err != nil || done {
+				return ready, true, err
 			}
-			if c.tries++; c.tries-c.unbound >= c.cfg.LoginTries {
-				return streamerr.PolicyViolation // RFC 6120 §6.4.5
-			}
-		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "abort":
+			failed = true
+		case ev.Kind == stream.Nonzas && (n.Space == nsSASL || n.Space == nsSASL2) && n.Local == "abort":
 			// RFC 6120 §6.4.4: there is nothing to abort between two exchanges, and the answer is the same.
-			if err := c.failure(ctx, "", auth.Failure{Condition: "aborted"}); err != nil {
-				return err
+			if err := c.fail(ctx, n.Space, "", auth.Failure{Condition: "aborted"}); err != nil {
+				return false, false, err
 			}
-			if c.tries++; c.tries >= c.cfg.LoginTries {
-				return streamerr.PolicyViolation
-			}
+			failed = true
 		case ev.Kind == stream.Stanzas && c.server.reg != nil && registers(ev.Stanza):
 			if err := c.register(ctx, ev.Stanza); err != nil {
-				return err
+				return false, false, err
 			}
 		default:
-			return streamerr.NotAuthorized // RFC 6120 §4.9.3.12
+			return false, false, streamerr.NotAuthorized // RFC 6120 §4.9.3.12
+		}
+		if failed {
+			if c.tries++; c.tries-c.unbound >= c.cfg.LoginTries {
+				return false, false, streamerr.PolicyViolation // RFC 6120 §6.4.5
+			}
 		}
 	}
 }
@@ -360,8 +372,13 @@ func (c *conn) exchange(ctx context.Context, el *stream.Nonza, offered []string)
 	}
 }
 
-// failure answers an exchange that failed: RFC 6120 §6.5.
+// failure answers an exchange of RFC 6120 that failed.
 func (c *conn) failure(ctx context.Context, mechanism string, err error) error {
+	return c.fail(ctx, nsSASL, mechanism, err)
+}
+
+// fail answers an exchange that failed: RFC 6120 §6.5, XEP-0388 §2.6.2. The condition is in the namespace of RFC 6120 in both.
+func (c *conn) fail(ctx context.Context, space, mechanism string, err error) error {
 	var f auth.Failure
 	if !errors.As(err, &f) {
 		if ctx.Err() != nil {
@@ -381,31 +398,49 @@ func (c *conn) failure(ctx context.Context, mechanism string, err error) error {
 		level = slog.LevelError
 	}
 	c.log.Log(ctx, level, "authentication failed", "mechanism", mechanism, "condition", f.Condition, "err", err)
-	el := xmpp.El(nsSASL, "failure").Add(xmpp.El("", f.Condition))
+	el := xmpp.El(space, "failure").Add(xmpp.El(nsSASL, f.Condition))
 	if f.Text != "" {
 		el.Add(xmpp.El("", "text", "xml:lang", "en").Say(f.Text))
 	}
 	return c.send(el.AppendTo(nil, ""))
 }
 
-// bind is RFC 6120 §7: the only thing that an authenticated stream accepts before it is bound.
-func (c *conn) bind(ctx context.Context) error {
-	err := c.openStream(func() []*xmpp.Element {
-		features := []*xmpp.Element{
+// features are those of an authenticated stream, bound or not.
+func (c *conn) features(bound bool) []*xmpp.Element {
+	var features []*xmpp.Element
+	if !bound {
+		features = append(features,
 			xmpp.El(nsBind, "bind").Add(xmpp.El("", "required")),
-			xmpp.El(nsSession, "session").Add(xmpp.El("", "optional")), // old clients want it announced
-			xmpp.El(nsSM, "sm"), // XEP-0198 §3
+			xmpp.El(nsSession, "session").Add(xmpp.El("", "optional"))) // old clients want it announced
+	}
+	features = append(features, xmpp.El(nsSM, "sm"), xmpp.El(nsCSI, "csi")) // XEP-0198 §3, XEP-0352 §3
+	for _, f := range c.server.router.Registry().StreamFeatures {
+		if el := f(c.domain); el != nil {
+			features = append(features, el)
 		}
-		for _, f := range c.server.router.Registry().StreamFeatures {
-			if el := f(c.domain); el != nil {
-				features = append(features, el)
-			}
-		}
-		return append(features, c.limits(c.cfg.Authenticated))
-	})
+	}
+	return append(features, c.limits(c.cfg.Authenticated))
+}
+
+// bindResource makes the session, whose outbox waits until run.
+func (c *conn) bindResource(ctx context.Context, resource string) error {
+	// Clients take whatever comes before the answer for the answer: what is routed to the new session waits in the outbox until run.
+	c.out.Store(c.newOutbox())
+	sess := &session{server: c.server, log: c.log, conn: c, takeover: make(chan struct{}, 1)}
+	bound, err := c.server.router.Bind(ctx, c.account, resource, sess)
 	if err != nil {
 		return err
 	}
+	sess.mu.Lock()
+	sess.bound = bound
+	sess.mu.Unlock()
+	c.session = sess
+	c.log = c.log.With("resource", bound.JID().Resourcepart())
+	return nil
+}
+
+// bind is RFC 6120 §7: the only thing that an authenticated stream accepts before it is bound, beside resumption.
+func (c *conn) bind(ctx context.Context) error {
 	for tries := 0; tries < 10; tries++ { // chosen: a client that cannot get a resource in ten tries will not
 		ev, err := c.next()
 		if err != nil {
@@ -433,21 +468,15 @@ func (c *conn) bind(ctx context.Context) error {
 		iq := ev.Stanza.With(jid.JID{}, jid.JID{})
 		resource, err := requested(iq)
 		if err == nil {
-			// Clients take whatever comes before the answer for the answer: what is routed to the new session waits in the outbox until run.
-			c.out.Store(c.newOutbox())
-			sess := &session{server: c.server, log: c.log, conn: c, takeover: make(chan struct{}, 1)}
-			if sess.bound, err = c.server.router.Bind(ctx, c.account, resource, sess); err == nil {
-				c.session = sess
-				if c.proof.Outdated() {
-					// A new password, or a deletion, ends the sessions that are in the table; this one was not there yet.
-					return streamerr.NotAuthorized
-				}
-				c.proof = nil
-				full := sess.bound.JID()
-				c.log = c.log.With("resource", full.Resourcepart())
-				result := iq.Result(xmpp.El(nsBind, "bind").Add(xmpp.El("", "jid").Say(full.String())))
-				return c.send(result.AppendTo(nil))
+			err = c.bindResource(ctx, resource)
+		}
+		if err == nil {
+			if c.proof.Outdated() {
+				// A new password, or a deletion, ends the sessions that are in the table; this one was not there yet.
+				return streamerr.NotAuthorized
 			}
+			full := c.session.bound.JID().String()
+			return c.send(iq.Result(xmpp.El(nsBind, "bind").Add(xmpp.El("", "jid").Say(full))).AppendTo(nil))
 		}
 		if err := c.send(iq.Bounce(err).AppendTo(nil)); err != nil {
 			return err

@@ -30,6 +30,9 @@ type session struct {
 	taken   bool  // a resumption is taking it from conn
 	sm      *management
 	expires time.Time // while hibernating
+
+	inactive bool // client state indication (XEP-0352)
+	held     held // while inactive
 }
 
 var _ router.Outbox = (*session)(nil)
@@ -41,20 +44,33 @@ func (s *session) Enqueue(ctx context.Context, st *xmpp.Stanza) bool {
 		s.mu.Unlock()
 		return false
 	}
-	c := s.conn
+	if s.inactive && s.conn != nil {
+		what, key := classify(st)
+		if what == drop || what == replace && !s.held.hold(st, key) {
+			s.mu.Unlock()
+			return true
+		}
+		// What was held goes before what cannot wait: order is kept.
+		for _, h := range s.held.take() {
+			s.pass(h)
+		}
+		if what == replace {
+			return s.passed(ctx, true)
+		}
+	}
+	return s.passed(ctx, s.pass(st))
+}
+
+// pass gives a stanza to the queue of stream management and to the outbox. It is called with mu held.
+func (s *session) pass(st *xmpp.Stanza) (taken bool) {
 	var o *outbox
-	if c != nil {
-		o = c.out.Load()
+	if s.conn != nil {
+		o = s.conn.out.Load()
 	}
 	if s.sm == nil {
-		s.mu.Unlock()
-		return o != nil && o.Enqueue(ctx, st)
+		return o != nil && o.append(entry{stanza: st})
 	}
 	s.sm.queue.push(st)
-	full := s.sm.full(&s.server.config.Load().Management)
-	if full {
-		s.over = true
-	}
 	if o != nil {
 		// What the outbox does not take is not lost: it is in the queue.
 		o.append(entry{stanza: st})
@@ -63,23 +79,33 @@ func (s *session) Enqueue(ctx context.Context, st *xmpp.Stanza) bool {
 			o.append(entry{raw: askForAck})
 		}
 	}
-	s.mu.Unlock()
+	return true
+}
+
+// passed ends what pass began: it gives mu back and sees to the writing.
+func (s *session) passed(ctx context.Context, taken bool) bool {
+	c := s.conn
+	full := s.sm != nil && s.sm.full(&s.server.config.Load().Management)
 	if full {
+		s.over = true
+	}
+	s.mu.Unlock()
+	switch {
+	case full:
 		// The bound of XEP-0198's queue: the session ends, and everything that the client did not acknowledge goes the way of undelivered
-		// stanzas, this one last.
-		s.server.metrics.closed.WithLabelValues("unacknowledged").Inc()
-		s.log.Warn("client does not acknowledge", "stanzas", s.server.config.Load().Management.Stanzas)
+		// stanzas, the last one last.
+		s.log.Warn("client does not acknowledge", "limit", s.server.config.Load().Management.Stanzas)
 		if c != nil {
 			c.broken(errUnacknowledged)
 		} else {
 			s.server.conns.Go(func() { s.end(nil) })
 		}
-		return true
+	case c != nil && taken:
+		if o := c.out.Load(); o != nil {
+			o.schedule(ctx)
+		}
 	}
-	if o != nil {
-		o.schedule(ctx)
-	}
-	return true
+	return taken
 }
 
 // Written is xmpp.Waiter. With stream management the queue answers for what was enqueued.
@@ -121,6 +147,12 @@ func (s *session) detach(c *conn, err error) (hibernates bool) {
 		return true // it has another one by now
 	}
 	s.conn = nil
+	for _, h := range s.held.take() {
+		if s.sm != nil {
+			s.sm.queue.push(h)
+		}
+	}
+	s.inactive = false // XEP-0352 §4.1: a resumed stream begins as active
 	if s.over {
 		return false
 	}

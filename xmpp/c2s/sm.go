@@ -87,29 +87,33 @@ func (c *conn) unexpected() error {
 	return nil
 }
 
+// newManagement makes the state of stream management as the client asks for it with <enable/>, and the answer (XEP-0198 §3).
+func (c *conn) newManagement(resume, max string) (*management, *xmpp.Element) {
+	l := &c.cfg.Management
+	m := &management{}
+	if resume != "true" && resume != "1" || l.Resumption <= 0 {
+		return m, xmpp.El(nsSM, "enabled")
+	}
+	m.resume, m.max = true, l.Resumption
+	if n, err := strconv.ParseUint(max, 10, 31); err == nil && time.Duration(n)*time.Second < m.max {
+		m.max = time.Duration(n) * time.Second
+	}
+	var b [18]byte
+	_, _ = rand.Read(b[:])
+	m.id = base64.RawURLEncoding.EncodeToString(b[:])
+	return m, xmpp.El(nsSM, "enabled", "id", m.id, "resume", "true", "max", strconv.Itoa(int(m.max/time.Second)))
+}
+
 // enable is XEP-0198 §3. Stanzas of the client count from here, the server's from <enabled/>.
 func (c *conn) enable(n *stream.Nonza) error {
-	s, l := c.session, &c.cfg.Management
-	m := &management{}
-	if r := n.Attr("resume"); (r == "true" || r == "1") && l.Resumption > 0 {
-		m.resume, m.max = true, l.Resumption
-		if max, err := strconv.ParseUint(n.Attr("max"), 10, 31); err == nil && time.Duration(max)*time.Second < m.max {
-			m.max = time.Duration(max) * time.Second
-		}
-		var b [18]byte
-		_, _ = rand.Read(b[:])
-		m.id = base64.RawURLEncoding.EncodeToString(b[:])
-	}
+	s := c.session
+	m, enabled := c.newManagement(n.Attr("resume"), n.Attr("max"))
 	s.mu.Lock()
 	if s.sm != nil {
 		s.mu.Unlock()
 		return c.fault(streamerr.PolicyViolation, nil, "stream management is enabled already") // XEP-0198 §3: a second attempt ends the stream
 	}
 	s.sm = m
-	enabled := xmpp.El(nsSM, "enabled")
-	if m.resume {
-		enabled = xmpp.El(nsSM, "enabled", "id", m.id, "resume", "true", "max", strconv.Itoa(int(m.max/time.Second)))
-	}
 	o := c.out.Load()
 	o.append(entry{raw: enabled.AppendTo(nil, "")})
 	s.mu.Unlock()

@@ -73,7 +73,13 @@ var core = []xmpp.Protocol{
 	{XEP: 198, Version: "1.6.3", Status: xmpp.Partial, Note: "acknowledgement and resumption (`xmpp/c2s`); not across a restart of the server"},
 	{XEP: 368, Version: "1.1.0", Status: xmpp.Partial, Note: "direct TLS with ALPN for clients (`xmpp/c2s`)"},
 	{XEP: 438, Version: "0.2.0", Status: xmpp.Complete, Note: "only SCRAM verifiers are stored (`xmpp/auth`)"},
+	{XEP: 352, Version: "1.0.0", Status: xmpp.Complete, Note: "(`xmpp/c2s`)"},
+	{XEP: 386, Version: "1.1.0", Status: xmpp.Partial, Note: "with stream management and client state; carbons and archive metadata come with them (`xmpp/c2s`)"},
+	{XEP: 388, Version: "1.0.4", Status: xmpp.Complete, Note: "(`xmpp/c2s`, `xmpp/auth`)"},
 	{XEP: 440, Version: "1.0.0", Status: xmpp.Complete, Note: "(`xmpp/c2s`)"},
+	{XEP: 474, Version: "0.5.0", Status: xmpp.Complete, Note: "(`xmpp/auth`)"},
+	{XEP: 480, Version: "0.2.0", Status: xmpp.Complete, Note: "(`xmpp/auth`, `xmpp/c2s`)"},
+	{XEP: 484, Version: "0.2.0", Status: xmpp.Complete, Note: "no TLS 0-RTT (`xmpp/auth`, `xmpp/c2s`)"},
 	{XEP: 478, Version: "0.2.0", Status: xmpp.Complete, Note: "(`xmpp/c2s`)"},
 }
 

@@ -1,0 +1,119 @@
+package c2s
+
+import (
+	"context"
+
+	"balcony/xmpp"
+
+	"mellium.im/xmpp/stanza"
+)
+
+const (
+	nsCSI        = "urn:xmpp:csi:0"                          // XEP-0352
+	nsChatStates = "http://jabber.org/protocol/chatstates"   // XEP-0085
+	nsEvent      = "http://jabber.org/protocol/pubsub#event" // XEP-0060
+)
+
+// held is what waits for an inactive client: XEP-0352 §5. As a pure structure; the session's mu guards it.
+type held struct {
+	stanzas []*xmpp.Stanza // in the order of their latest change
+	index   map[string]int // place in stanzas by what a later stanza replaces
+	bytes   int
+}
+
+// Bounds of what is held; beyond them everything goes out. chosen: the presence of a large roster, well below the outbox.
+const (
+	maxHeld      = 1000
+	maxHeldBytes = 256 << 10
+)
+
+// idle is what an inactive client need not have at once.
+type idle uint8
+
+const (
+	urgent  idle = iota // let through, with everything that was held before it
+	replace             // hold; a later one of the same key replaces it
+	drop                // of no use later
+)
+
+// classify says what to do with a stanza for an inactive client, and the key by which a later one replaces it.
+func classify(s *xmpp.Stanza) (idle, string) {
+	switch s.Kind {
+	case xmpp.Presence:
+		if s.Type == "" || s.Type == "unavailable" {
+			return replace, "p " + s.From.String() // XEP-0352 §5: the latest of each sender
+		}
+	case xmpp.Message:
+		if s.Has("", "body") || s.MessageType() == stanza.ErrorMessage {
+			return urgent, ""
+		}
+		if event, ok := s.Child(nsEvent, "event"); ok {
+			var v struct {
+				Items struct {
+					Node string `xml:"node,attr"`
+				} `xml:"items"`
+			}
+			if event.Decode(&v) == nil && v.Items.Node != "" {
+				return replace, "e " + s.From.String() + " " + v.Items.Node
+			}
+			return urgent, ""
+		}
+		for _, sp := range s.Spans() {
+			if sp.Space != nsChatStates && !(sp.Space == "" && sp.Local == "thread") && sp.Space != "urn:xmpp:hints" {
+				return urgent, "" // calls, invitations, encrypted messages, and whatever is not known
+			}
+		}
+		if len(s.Spans()) > 0 {
+			return drop, "" // a chat state alone (XEP-0085 §5.5)
+		}
+	}
+	return urgent, ""
+}
+
+// hold takes a stanza that can wait. It reports whether the bound is reached and everything should go out.
+func (h *held) hold(s *xmpp.Stanza, key string) (full bool) {
+	if i, ok := h.index[key]; ok {
+		h.bytes -= h.stanzas[i].Size()
+		h.stanzas[i] = nil
+	}
+	if h.index == nil {
+		h.index = make(map[string]int)
+	}
+	h.index[key] = len(h.stanzas)
+	h.stanzas = append(h.stanzas, s)
+	h.bytes += s.Size()
+	return len(h.index) >= maxHeld || len(h.stanzas) >= 4*maxHeld || h.bytes >= maxHeldBytes
+}
+
+// take returns what was held, in order, and holds nothing any more.
+func (h *held) take() []*xmpp.Stanza {
+	out := make([]*xmpp.Stanza, 0, len(h.index))
+	for _, s := range h.stanzas {
+		if s != nil {
+			out = append(out, s)
+		}
+	}
+	*h = held{}
+	return out
+}
+
+// setActive is <active/> and <inactive/>: XEP-0352 §4. Becoming active brings everything that was held.
+func (s *session) setActive(ctx context.Context, active bool) {
+	s.mu.Lock()
+	s.inactive = !active
+	var flush []*xmpp.Stanza
+	if active {
+		flush = s.held.take()
+	}
+	s.mu.Unlock()
+	for _, st := range flush {
+		s.Enqueue(ctx, st)
+	}
+}
+
+// Active reports whether the client is connected and has not said that nobody looks at it.
+func (s *session) Active() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn != nil && !s.inactive
+}
