@@ -156,3 +156,39 @@ func FuzzExchange(f *testing.F) {
 		}
 	})
 }
+
+// A hashed token in any message: it never panics, and only the right one logs in.
+func FuzzInitiator(f *testing.F) {
+	a, _ := newTest(f)
+	token := issue(f, a, none, secured)
+	right := initiator(testUser, token.Secret, nil)
+	f.Add(right)
+	f.Add(initiator("USER", token.Secret, nil))
+	f.Add(initiator("nobody", token.Secret, nil))
+	f.Add(initiator(testUser, "", nil))
+	f.Add([]byte("user\x00\x00"))
+	f.Add([]byte("\x00user"))
+	f.Add([]byte("us\xffer\x00x"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		a.store.(*memory).calls = nil
+		name, proof, err := parseHT(message)
+		if err == nil && name+"\x00"+string(proof) != string(message) {
+			t.Fatalf("%q is not %q and %q", message, name, proof)
+		}
+		e := sasl2(t, a, none, secured, Request{Agent: UserAgent{ID: testAgent}, Fast: &Fast{}})
+		reply, done, stepErr := e.Step(t.Context(), message, true)
+		var failure Failure
+		switch {
+		case done != (stepErr == nil) || done != (reply != nil) || done != (e.Account().String() != ""):
+			t.Fatalf("done %t, %x, %v", done, reply, stepErr)
+		case done:
+			if string(proof) != string(right[len(testUser)+1:]) || !e.Account().Equal(testAccount) {
+				t.Fatalf("%q logged in as %s", message, e.Account())
+			}
+		case !errors.As(stepErr, &failure):
+			t.Fatalf("%q: %v", message, stepErr)
+		case err != nil && failure.Condition != malformedRequest:
+			t.Fatalf("%q: %v", message, stepErr)
+		}
+	})
+}

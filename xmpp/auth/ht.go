@@ -32,7 +32,7 @@ var htBindings = []struct{ mechanism, binding string }{
 // with channel binding are there when the binding works on this connection: HT-SHA-256-UNIQ never with TLS 1.3. There is no early data
 // (0-RTT) with crypto/tls, so <fast/> has no tls-0rtt.
 func (a *Authenticator) FastMechanisms(ch Channel) []string {
-	if ch.TLS == nil || !htAllows(ch.TLS) {
+	if ch.TLS == nil || !htAllows(ch) {
 		return nil // XEP-0484 §6: only over a secure connection
 	}
 	var names []string
@@ -46,8 +46,8 @@ func (a *Authenticator) FastMechanisms(ch Channel) []string {
 
 // htAllows is draft-schmaus-kitten-sasl-ht-09 §6: the session hash extension (RFC 7627), which TLS 1.3 always has, or no resumption.
 // Without the extension crypto/tls exports no key material.
-func htAllows(state *tls.ConnectionState) bool {
-	return state.Version >= tls.VersionTLS13 || !state.DidResume || exporterData(state) != nil
+func htAllows(ch Channel) bool {
+	return ch.TLS.Version >= tls.VersionTLS13 || !ch.TLS.DidResume || bindingData(ch, tlsExporter) != nil
 }
 
 // htData returns the values that the channel binding of an HT mechanism may have on a connection; none when it does not work there or is
@@ -166,12 +166,12 @@ func (h ht) match(account jid.JID, all []StoredToken, proof []byte) (token *Stor
 // admit lets the client in that has token, one of all, which were read when the changes were at change.
 func (h ht) admit(t try, account jid.JID, token StoredToken, all []StoredToken, change uint32, now time.Time) error {
 	e := h.exchange
-	latest := e.auth.changes.of(account)
 	if err := e.mayLogIn(account); err != nil {
 		return err
 	}
 	use, next := h.use(account, token, now)
-	switch err := h.note(account, token, all, use, latest != change); {
+	change, err := h.note(account, token, all, use, change)
+	switch {
 	case errors.Is(err, ErrReplayed):
 		// XEP-0484 §3.4: a count that does not grow MUST be rejected.
 		e.auth.backoff.failed(t)
@@ -182,7 +182,7 @@ func (h ht) admit(t try, account jid.JID, token StoredToken, all []StoredToken, 
 		return temporary(e.ctx, "note use of token", err)
 	}
 	e.auth.backoff.succeeded(t)
-	e.account, e.change, e.token, e.next = account, latest, &token, next
+	e.account, e.change, e.token, e.next = account, change, &token, next
 	return nil
 }
 
@@ -207,25 +207,26 @@ func (h ht) use(account jid.JID, token StoredToken, now time.Time) (TokenUse, *T
 	return use, &next
 }
 
-// note makes the store note a use. One that leaves nothing behind but its time costs no write, if the time was noted not long ago. changed
-// says that the token may have been revoked since it was read.
-func (h ht) note(account jid.JID, token StoredToken, all []StoredToken, use TokenUse, changed bool) error {
+// note makes the store note a use. One that leaves nothing behind but its time costs no write, if the time was noted not long ago. The token
+// was read when the changes were at change; note returns where they were when it was last seen.
+func (h ht) note(account jid.JID, token StoredToken, all []StoredToken, use TokenUse, change uint32) (uint32, error) {
 	e := h.exchange
+	latest := e.auth.changes.of(account)
 	rest := use.At.Sub(token.Used)
 	if len(all) > 1 || use.Count != nil || use.Invalidate || use.Next != nil || token.Used.IsZero() || rest < 0 || rest > usedAccuracy {
-		return e.auth.store.UseToken(e.ctx, account, token, use)
+		return latest, e.auth.store.UseToken(e.ctx, account, token, use)
 	}
-	if !changed {
-		return nil
+	if latest == change {
+		return change, nil
 	}
 	again, err := e.auth.store.Tokens(e.ctx, account, token.Client)
 	if err != nil {
-		return err
+		return change, err
 	}
 	for _, other := range again {
 		if subtle.ConstantTimeCompare(other.Salt, token.Salt) == 1 {
-			return nil
+			return latest, nil
 		}
 	}
-	return ErrOutdated
+	return change, ErrOutdated
 }
