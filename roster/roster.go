@@ -109,6 +109,7 @@ func (m *Module) Register(r *xmpp.Registry) {
 	r.Bound(m.bound)
 	r.Ended(m.ended)
 	r.Deleted(m.deleted)
+	r.Keep(xmpp.Keeper{Name: "roster", Save: m.save, Restore: m.restore})
 	r.StreamFeature(func(string) *xmpp.Element { return xmpp.El(NSVersion, "ver") })     // RFC 6121 §2.6.1
 	r.StreamFeature(func(string) *xmpp.Element { return xmpp.El(NSPreApproval, "sub") }) // RFC 6121 §3.4
 }

@@ -147,6 +147,7 @@ type Registry struct {
 	EndedHooks         []func(context.Context, Session)
 	DeletedHooks       []func(context.Context, jid.JID)
 	StreamFeatures     []func(domain string) *Element
+	Keepers            []Keeper
 }
 
 // Identity is a disco identity (XEP-0030 §3.1).
@@ -213,3 +214,21 @@ func (r *Registry) Deleted(f func(context.Context, jid.JID)) {
 func (r *Registry) StreamFeature(f func(domain string) *Element) {
 	r.StreamFeatures = append(r.StreamFeatures, f)
 }
+
+// SavedSession is a session that waits for its client across a restart of the server (XEP-0198).
+type SavedSession struct {
+	Account  jid.JID // bare
+	Resource string
+	Expires  time.Time
+	Data     []byte // the transport's and the modules' state
+}
+
+// Keeper saves what a module keeps on a session, and puts it back on the session of the next process. Save returns nil for nothing.
+type Keeper struct {
+	Name    string
+	Save    func(Session) []byte
+	Restore func(context.Context, Session, []byte) error
+}
+
+// Keep adds a keeper. Its name stands in the database.
+func (r *Registry) Keep(k Keeper) { r.Keepers = append(r.Keepers, k) }

@@ -6,6 +6,7 @@ import (
 
 	"balcony/roster"
 	"balcony/storage"
+	"balcony/xmpp"
 	"balcony/xmpp/auth"
 
 	"mellium.im/xmpp/jid"
@@ -27,6 +28,7 @@ func Fill(t testing.TB, db *storage.DB, account jid.JID) {
 	must(t, db.SetVCard(ctx, account, []byte("<vCard xmlns='vcard-temp'/>")))
 	must(t, db.Block(ctx, account, []jid.JID{jid.MustParse("tybalt@capulet.example")}))
 	must(t, db.SetLastActivity(ctx, account, time.Now(), "to bed"))
+	must(t, db.SaveSessions(ctx, []xmpp.SavedSession{{Account: account, Resource: "balcony", Expires: time.Now(), Data: []byte("x")}}))
 	must(t, db.EnablePush(ctx, account, registration("push.example", "node", "phone", "")))
 }
 

@@ -58,6 +58,7 @@ func Run(t *testing.T, open func(t *testing.T) *storage.DB) {
 		{"TokenOfTwoLogins", testTokenModel},
 		{"LoginsWithTokens", testTokenLogins},
 		{"NoAccount", testNoAccount},
+		{"SavedSessions", testSessions},
 		{"DeletedAccountLeavesNothing", testDelete},
 		{"Secret", testSecret},
 		{"Roster", testRoster},

@@ -43,14 +43,15 @@ type Registration interface {
 // Server is all client connections of a server.
 type Server struct {
 	// Static after New.
-	router  *router.Router
-	auth    *auth.Authenticator
-	certs   Certificates
-	reg     Registration // nil: none
-	log     *slog.Logger
-	metrics *metrics
-	nextID  atomic.Uint64
-	config  atomic.Pointer[Config]
+	router   *router.Router
+	auth     *auth.Authenticator
+	certs    Certificates
+	reg      Registration // nil: none
+	sessions Sessions
+	log      *slog.Logger
+	metrics  *metrics
+	nextID   atomic.Uint64
+	config   atomic.Pointer[Config]
 
 	ctx    context.Context // ends when the server begins to close
 	cancel context.CancelFunc
@@ -69,8 +70,8 @@ type Server struct {
 }
 
 // New makes a server without listeners.
-func New(cfg Config, r *router.Router, a *auth.Authenticator, certs Certificates, reg Registration, metrics prometheus.Registerer, log *slog.Logger) *Server {
-	s := &Server{router: r, auth: a, certs: certs, reg: reg, log: log,
+func New(cfg Config, r *router.Router, a *auth.Authenticator, certs Certificates, reg Registration, sessions Sessions, metrics prometheus.Registerer, log *slog.Logger) *Server {
+	s := &Server{router: r, auth: a, certs: certs, reg: reg, sessions: sessions, log: log,
 		open: make(map[*conn]struct{}), addresses: make(map[netip.Addr]int), listeners: make(map[net.Listener]struct{}),
 		resumable: make(map[string]*session)}
 	s.config.Store(&cfg)
@@ -182,7 +183,8 @@ func (s *Server) gone(c *conn) {
 	s.conns.Done()
 }
 
-// Shutdown stops accepting, ends every stream with <system-shutdown/> and waits for them until ctx is done.
+// Shutdown stops accepting, ends every stream with <system-shutdown/>, waits for them until ctx is done, and saves the sessions that can be
+// resumed.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
@@ -195,10 +197,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		open = append(open, c)
 	}
 	s.mu.Unlock()
+	s.cancel()
 	for _, c := range open {
 		c.Close(streamerr.SystemShutdown)
 	}
-	s.cancel()
 	done := make(chan struct{})
 	go func() {
 		s.conns.Wait()
@@ -215,8 +217,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.mu.Unlock()
 		<-done
 	}
-	// Sessions that wait for their client have no connection that could end them.
-	s.expire(time.Now().Add(1 << 40))
+	// Sessions that wait for their client go on in the next process, or end here.
+	s.park(ctx)
+	s.expire(time.Now().Add(1000 * time.Hour))
 	s.stop()
 	return err
 }

@@ -159,7 +159,7 @@ func (s *session) detach(c *conn, err error) (hibernates bool) {
 	if s.taken {
 		return true
 	}
-	if s.sm == nil || !s.sm.resume || !unfinished(err) {
+	if s.sm == nil || !s.sm.resume || !unfinished(err, s.server.ctx.Err() != nil) {
 		s.over = true
 		return false
 	}
@@ -169,14 +169,14 @@ func (s *session) detach(c *conn, err error) (hibernates bool) {
 }
 
 // unfinished reports whether a stream that ended with err may be resumed (XEP-0198 §6): it was neither closed by the client nor ended for
-// what the client did.
-func unfinished(err error) bool {
+// what the client did. A server that stops leaves its streams unfinished.
+func unfinished(err error, stopping bool) bool {
 	var se streamerr.Error
 	if errors.Is(err, errClosed) {
 		return false
 	}
 	if errors.As(err, &se) {
-		return se.Err == streamerr.ConnectionTimeout.Err
+		return se.Err == streamerr.ConnectionTimeout.Err || stopping && se.Err == streamerr.SystemShutdown.Err
 	}
 	return !errors.Is(err, errUnacknowledged)
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"balcony/cmd/balcony/config"
 	"balcony/xmpp"
 	"balcony/xmpp/xmpptest"
 )
@@ -232,5 +233,62 @@ func TestCloseManagedStream(t *testing.T) {
 	srv.Eventually("the spool", func() bool { return srv.Offline("juliet@localhost") == 1 })
 	if _, e := resume(t, srv, "juliet@localhost", id, 0); e.Local != "failed" {
 		t.Fatalf("resume of a closed stream: %s", e)
+	}
+}
+
+// A planned restart: sessions, counters, queues and presence go on in the next process, and contacts see nothing (design, promise 2).
+func TestResumeAfterRestart(t *testing.T) {
+	dir := t.TempDir()
+	file := xmpptest.Config(func(c *config.Config) { c.Data, c.Storage.DSN = dir, "" })
+	first := xmpptest.New(t, file)
+	romeo, juliet := first.Client("romeo@localhost/orchard"), first.Client("juliet@localhost/balcony")
+	romeoID, julietID := enable(t, romeo), enable(t, juliet)
+	juliet.Roster()
+	juliet.Expect("<r xmlns='" + sm + "'/>")
+	juliet.Send("<presence><priority>5</priority></presence>")
+	juliet.Read()
+	juliet.Send("<presence to='romeo@localhost/orchard'/>")
+	romeo.Expect("<presence from='juliet@localhost/balcony' to='romeo@localhost/orchard'/>")
+	romeo.Expect("<r xmlns='" + sm + "'/>")
+	juliet.Disconnect()
+	for n := range 3 {
+		romeo.Send(fmt.Sprintf("<message to='juliet@localhost' type='chat'><body>%d</body></message>", n))
+	}
+	romeo.Send("<r xmlns='" + sm + "'/>")
+	romeo.Expect("<a xmlns='" + sm + "' h='3'/>")
+	if err := first.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	romeo.ExpectClose("<system-shutdown xmlns='" + streams + "'/>")
+
+	second := xmpptest.New(t, file)
+	if !second.Available("juliet@localhost/balcony") {
+		t.Fatal("juliet's presence is gone")
+	}
+	back, e := resume(t, second, "romeo@localhost", romeoID, 1)
+	if e.Local != "resumed" || attr(e, "h") != "3" {
+		t.Fatalf("romeo: %s", e)
+	}
+	back.Resumed(romeo)
+	back.Send("<message to='juliet@localhost' type='chat'><body>3</body></message>")
+	back.ExpectNothing() // no unavailable presence of juliet's
+	j, e := resume(t, second, "juliet@localhost", julietID, 2)
+	if e.Local != "resumed" || attr(e, "h") != "3" {
+		t.Fatalf("juliet: %s", e)
+	}
+	j.Resumed(juliet)
+	for n := range 4 {
+		j.Expect(fmt.Sprintf("<message from='romeo@localhost/orchard' to='juliet@localhost' type='chat'><body>%d</body></message>", n))
+	}
+	j.Expect("<r xmlns='" + sm + "'/>")
+	// What the modules keep went along: roster pushes, and who has to hear that juliet leaves.
+	other := second.Client("juliet@localhost/phone")
+	other.Send("<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item jid='nurse@localhost'/></query></iq>")
+	j.Expect("<iq type='set' id='{any}' to='juliet@localhost/balcony'><query xmlns='jabber:iq:roster' ver='{any}'><item jid='nurse@localhost' subscription='none'/></query></iq>")
+	j.Close()
+	back.Expect("<r xmlns='" + sm + "'/>") // from the ping above
+	back.Expect("<presence type='unavailable' from='juliet@localhost/balcony' to='romeo@localhost/orchard'/>")
+	if n := second.Offline("juliet@localhost"); n > 1 {
+		t.Errorf("%d messages in the spool", n)
 	}
 }

@@ -70,7 +70,7 @@ var core = []xmpp.Protocol{
 	{RFC: 7677, Status: xmpp.Complete, Note: "SCRAM-SHA-256 and -PLUS; SCRAM-SHA-512 likewise (`xmpp/auth`)"},
 	{RFC: 9266, Status: xmpp.Complete, Note: "tls-exporter (`xmpp/auth`)"},
 	{XEP: 86, Version: "1.0", Status: xmpp.Partial, Note: "the legacy code of each stanza error is sent (`xmpp`)"},
-	{XEP: 198, Version: "1.6.3", Status: xmpp.Partial, Note: "acknowledgement and resumption (`xmpp/c2s`); not across a restart of the server"},
+	{XEP: 198, Version: "1.6.3", Status: xmpp.Complete, Note: "acknowledgement and resumption, also after a restart of the server (`xmpp/c2s`); no location"},
 	{XEP: 368, Version: "1.1.0", Status: xmpp.Partial, Note: "direct TLS with ALPN for clients (`xmpp/c2s`)"},
 	{XEP: 438, Version: "0.2.0", Status: xmpp.Complete, Note: "only SCRAM verifiers are stored (`xmpp/auth`)"},
 	{XEP: 352, Version: "1.0.0", Status: xmpp.Complete, Note: "(`xmpp/c2s`)"},

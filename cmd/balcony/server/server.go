@@ -76,7 +76,7 @@ func New(ctx context.Context, cfg *config.Config, set *certs.Set, log *slog.Logg
 	s.modules = s.newModules()
 	s.register()
 	s.router.SetSubscriptions(s.modules.roster)
-	s.c2s = c2s.New(c2sConfig(cfg), s.router, s.auth, set, s.modules.register, s.metrics, log)
+	s.c2s = c2s.New(c2sConfig(cfg), s.router, s.auth, set, s.modules.register, db, s.metrics, log)
 	return s, nil
 }
 
@@ -140,6 +140,11 @@ func (s *Server) domain(name string) (config.Domain, bool) {
 
 // Start opens the listeners and serves them. On an error none is left open.
 func (s *Server) Start() error {
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	defer cancel()
+	if err := s.c2s.Restore(ctx); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.serving.Go(func() { giveBack(s.ctx, s.c2s.Accepted) })

@@ -56,6 +56,19 @@ func (m *Module) Register(r *xmpp.Registry) {
 	r.IQ(xmpp.ToSelf, stanza.SetIQ, NS, "unblock", m.unblock)
 	r.Outgoing(m.outgoing)
 	r.Incoming(m.incoming)
+	r.Keep(xmpp.Keeper{
+		Name: "blocking",
+		Save: func(s xmpp.Session) []byte {
+			if s.Value(interested{}) == nil {
+				return nil
+			}
+			return []byte{1}
+		},
+		Restore: func(_ context.Context, s xmpp.Session, _ []byte) error {
+			s.SetValue(interested{}, true)
+			return nil
+		},
+	})
 }
 
 // Blocks reports whether account has blocked peer. Nobody blocks an account's own resources (XEP-0191 §5).
