@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"sync/atomic"
 
 	"mellium.im/xmpp/jid"
 	"mellium.im/xmpp/stanza"
@@ -70,6 +71,7 @@ type Stanza struct {
 	extra   []byte // other attributes and namespace declarations of the start tag, each with a leading space
 	payload []byte // everything between start and end tag, as received
 	index   []Span
+	copies  *atomic.Int32 // of a message that went to several sessions: how many may still reach theirs
 }
 
 // NewStanza makes a stanza from parts that are already well-formed and namespace-correct: head's exported fields, the start tag's
@@ -113,6 +115,17 @@ func rawName(b []byte) (space, local string) {
 		}
 	}
 }
+
+// Shared returns a copy for a delivery to n sessions, which share a count of those that may still give it to their client.
+func (s *Stanza) Shared(n int) *Stanza {
+	c := *s
+	c.copies = new(atomic.Int32)
+	c.copies.Store(int32(n))
+	return &c
+}
+
+// Missed is called for a session that did not give the stanza to its client. It reports whether that was the last one: then nobody has it.
+func (s *Stanza) Missed() bool { return s.copies == nil || s.copies.Add(-1) <= 0 }
 
 // Size is about the number of bytes the stanza takes on the wire and in a queue.
 func (s *Stanza) Size() int { return len(s.payload) + len(s.extra) + len(s.ID) + 160 }

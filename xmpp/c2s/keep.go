@@ -44,7 +44,7 @@ func (s *Server) park(ctx context.Context) {
 		state := s.router.Save(sess.bound)
 		presence := sess.bound.Presence()
 		sess.mu.Lock()
-		if sess.over || sess.conn != nil {
+		if sess.ending || sess.conn != nil {
 			sess.mu.Unlock()
 			continue
 		}
@@ -75,7 +75,7 @@ func (s *Server) park(ctx context.Context) {
 	}
 	for _, sess := range parked {
 		sess.mu.Lock()
-		sess.over = true
+		sess.ending, sess.over = true, true
 		sess.mu.Unlock()
 		s.unmanage(sess)
 		s.router.Park(sess.bound)

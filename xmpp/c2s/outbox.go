@@ -28,7 +28,8 @@ type outbox struct {
 	inflight []entry // given to TLS, not yet taken whole by the kernel
 	writing  bool    // somebody is in flush
 	stalled  bool    // the kernel takes no more until unstall is called
-	closed   bool
+	full     bool    // the bound was reached: nothing more is written
+	closed   bool    // nothing more is taken
 	spare    []entry // the last queue's memory, for the next one
 	put, out uint64  // entries that were taken, and that were written
 	waiters  []waiter
@@ -75,14 +76,22 @@ func (o *outbox) append(e entry) bool {
 		o.mu.Unlock()
 		return false
 	}
-	if o.size+n > o.limit && o.size > 0 {
-		o.end()
+	if o.size+n > 2*o.limit && o.size > 0 {
 		o.mu.Unlock()
-		o.fail(errOutboxFull)
 		return false
 	}
 	o.take(e, n)
+	// At its bound the outbox ends the session. What comes until that has happened is still taken, up to a second bound: refused, it would
+	// overtake what comes back from here.
+	first := o.size > o.limit && o.size > n && !o.full
+	if first {
+		o.full = true
+		o.release()
+	}
 	o.mu.Unlock()
+	if first {
+		o.fail(errOutboxFull)
+	}
 	return true
 }
 
@@ -118,7 +127,7 @@ const maxWrite = 16 << 10
 // Flush writes what is queued, unless somebody else does already or the peer does not read.
 func (o *outbox) Flush() {
 	o.mu.Lock()
-	for !o.writing && !o.stalled && !o.closed && len(o.queue) > 0 {
+	for !o.writing && !o.stalled && !o.full && !o.closed && len(o.queue) > 0 {
 		o.writing = true
 		q := o.queue
 		o.queue = nil

@@ -26,7 +26,8 @@ type session struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	conn    *conn // nil while hibernating
-	over    bool  // it ends, or has ended
+	ending  bool  // it is going to end and cannot be resumed; what comes until then is taken, so that it does not overtake what is sent back
+	over    bool  // it has ended and takes nothing
 	taken   bool  // a resumption is taking it from conn
 	sm      *management
 	expires time.Time // while hibernating
@@ -70,6 +71,9 @@ func (s *session) pass(st *xmpp.Stanza) (taken bool) {
 	if s.sm == nil {
 		return o != nil && o.append(entry{stanza: st})
 	}
+	if l := s.server.config.Load().Management; s.sm.queue.bytes > 2*l.Bytes || len(s.sm.queue.items) > 2*l.Stanzas {
+		return false
+	}
 	s.sm.queue.push(st)
 	if o != nil {
 		// What the outbox does not take is not lost: it is in the queue.
@@ -85,22 +89,21 @@ func (s *session) pass(st *xmpp.Stanza) (taken bool) {
 // passed ends what pass began: it gives mu back and sees to the writing.
 func (s *session) passed(ctx context.Context, taken bool) bool {
 	c := s.conn
-	full := s.sm != nil && s.sm.full(&s.server.config.Load().Management)
+	full := s.sm != nil && !s.ending && s.sm.full(&s.server.config.Load().Management)
 	if full {
-		s.over = true
+		s.ending = true
 	}
 	s.mu.Unlock()
-	switch {
-	case full:
+	if full {
 		// The bound of XEP-0198's queue: the session ends, and everything that the client did not acknowledge goes the way of undelivered
-		// stanzas, the last one last.
+		// stanzas.
 		s.log.Warn("client does not acknowledge", "limit", s.server.config.Load().Management.Stanzas)
 		if c != nil {
 			c.broken(errUnacknowledged)
 		} else {
-			s.server.conns.Go(func() { s.end(nil) })
+			s.server.conns.Go(s.end)
 		}
-	case c != nil && taken:
+	} else if c != nil && taken {
 		if o := c.out.Load(); o != nil {
 			o.schedule(ctx)
 		}
@@ -108,34 +111,28 @@ func (s *session) passed(ctx context.Context, taken bool) bool {
 	return taken
 }
 
-// Written is xmpp.Waiter. With stream management the queue answers for what was enqueued.
+// Written is xmpp.Waiter. A client that is not there has got nothing.
 func (s *session) Written(ctx context.Context) error {
 	s.mu.Lock()
-	c, over, sm := s.conn, s.over, s.sm
-	room := sm != nil && sm.queue.bytes < s.server.config.Load().Management.Bytes/2
+	c, ending := s.conn, s.ending
 	s.mu.Unlock()
-	switch {
-	case over:
+	if c == nil || ending {
 		return errEnded
-	case c != nil:
-		return c.Written(ctx)
-	case room:
-		return nil
 	}
-	return errEnded
+	return c.Written(ctx)
 }
 
 // Close ends the session with a stream error. It may be called from any goroutine and does not wait.
 func (s *session) Close(reason streamerr.Error) {
 	s.mu.Lock()
-	c, over := s.conn, s.over
-	s.over = true
+	c, ending := s.conn, s.ending
+	s.ending = true
 	s.mu.Unlock()
 	switch {
 	case c != nil:
 		c.Close(reason)
-	case !over:
-		s.server.conns.Go(func() { s.end(nil) })
+	case !ending:
+		s.server.conns.Go(s.end)
 	}
 }
 
@@ -153,14 +150,14 @@ func (s *session) detach(c *conn, err error) (hibernates bool) {
 		}
 	}
 	s.inactive = false // XEP-0352 §4.1: a resumed stream begins as active
-	if s.over {
+	if s.ending {
 		return false
 	}
 	if s.taken {
 		return true
 	}
 	if s.sm == nil || !s.sm.resume || !unfinished(err, s.server.ctx.Err() != nil) {
-		s.over = true
+		s.ending = true
 		return false
 	}
 	s.sm.asked = false
@@ -199,7 +196,7 @@ func (s *session) leave() {
 // left, what was not written.
 func (s *session) salvage(left []*xmpp.Stanza) {
 	s.mu.Lock()
-	s.over = true
+	s.ending, s.over = true, true
 	if s.sm != nil {
 		left = s.sm.queue.items
 		s.sm.queue.items, s.sm.queue.bytes = nil, 0
@@ -216,7 +213,7 @@ func (s *session) salvage(left []*xmpp.Stanza) {
 }
 
 // end ends a session that has no connection.
-func (s *session) end(left []*xmpp.Stanza) {
+func (s *session) end() {
 	s.leave()
-	s.salvage(left)
+	s.salvage(nil)
 }

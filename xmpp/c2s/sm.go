@@ -235,7 +235,7 @@ func (c *conn) take(ctx context.Context, id string, h uint32) (resumed []byte, f
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.over {
+	if s.ending {
 		return nil, smFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(s.sm.in), 10)), nil
 	}
 	if !s.sm.queue.ack(h) {
@@ -318,14 +318,14 @@ func (s *Server) expire(now time.Time) {
 	s.mu.Unlock()
 	for _, sess := range list {
 		sess.mu.Lock()
-		end := sess.conn == nil && !sess.over && !sess.taken && now.After(sess.expires)
+		end := sess.conn == nil && !sess.ending && !sess.taken && now.After(sess.expires)
 		if end {
-			sess.over = true
+			sess.ending = true
 		}
 		sess.mu.Unlock()
 		if end {
 			sess.log.Info("session expired", "jid", sess.bound.JID().String())
-			sess.end(nil)
+			sess.end()
 		}
 	}
 }

@@ -272,6 +272,9 @@ func (r *Router) Redeliver(ctx context.Context, account jid.JID, s *xmpp.Stanza)
 		}
 		return
 	}
+	if !s.Missed() {
+		return // another session of the account has it, or will send it back
+	}
 	r.toAccount(ctx, s, account.Bare(), account.Bare().String(), true)
 }
 
@@ -396,11 +399,18 @@ func (r *Router) pick(d *xmpp.Delivery, key string) (spool bool) {
 
 // deliver gives the stanza to its targets; false when none took it.
 func (r *Router) deliver(ctx context.Context, d *xmpp.Delivery) bool {
+	st := d.Stanza
+	if len(d.Targets) > 1 && st.Kind == xmpp.Message {
+		// A session that ends sends back what its client did not get, and the message must not reach the others twice for that.
+		st = st.Shared(len(d.Targets))
+	}
 	taken := false
 	for _, t := range d.Targets {
-		if t.Enqueue(ctx, d.Stanza) {
+		if t.Enqueue(ctx, st) {
 			taken = true
-			r.metrics.out(d.Stanza.Kind)
+			r.metrics.out(st.Kind)
+		} else {
+			st.Missed()
 		}
 	}
 	return taken
