@@ -103,7 +103,9 @@ func (a *Authenticator) Start(_ context.Context, domain, mechanism string, ch Ch
 	if !slices.Contains(offered, mechanism) {
 		return nil, failf(invalidMechanism, "%s was not offered", mechanism) // RFC 6120 §6.5.7
 	}
-	e.offer = offerText(offered, a.ChannelBindings(ch))
+	if mechanism != plainMechanism {
+		e.offer = offerText(offered, a.ChannelBindings(ch))
+	}
 	e.negotiator = sasl.NewServer(m, e.plain)
 	return e, nil
 }

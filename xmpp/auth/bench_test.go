@@ -61,6 +61,36 @@ func BenchmarkSCRAM(b *testing.B) {
 	}
 }
 
+// A login with a token that leaves nothing to write, and one that does: memory stands for the database.
+func BenchmarkToken(b *testing.B) {
+	a, store := newTest(b, func(c *Config) { c.Delay = DefaultConfig().Delay })
+	p := connect(b, tls.VersionTLS13, newCertificate(b))
+	p.server.Remote = netip.MustParseAddr("198.51.100.1")
+	offered, fast := a.Mechanisms(p.server), a.FastMechanisms(p.server)
+	const mechanism = "HT-SHA-256-EXPR"
+	message := initiator(testUser, issue(b, a, mechanism, p.server).Secret, p.exporter(b))
+	for _, counting := range []bool{false, true} {
+		var n uint32
+		b.Run(map[bool]string{false: "noted", true: "count"}[counting], func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				store.calls = store.calls[:0]
+				r := Request{Agent: UserAgent{ID: testAgent}, Fast: &Fast{}}
+				if n++; counting {
+					r.Fast.Count = &n
+				}
+				e, err := a.StartSASL2(b.Context(), testDomain, mechanism, p.server, offered, fast, r)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, done, err := e.Step(b.Context(), message, true); err != nil || !done {
+					b.Fatal(done, err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkPlain(b *testing.B) {
 	a, store := newTest(b)
 	verifiers, err := MakeVerifiers(testPassword, DefaultConfig().Iterations)
