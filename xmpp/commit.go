@@ -103,15 +103,21 @@ func (b *Batch) Add(f Flusher) {
 			return
 		}
 	}
-	b.flush = append(b.flush, f)
+	if b.flush = append(b.flush, f); len(b.flush) >= maxGathered {
+		b.Flush()
+	}
 }
+
+// maxGathered bounds the list: one read can bring many stanzas with a large fan-out each. chosen: far more than what is worth gathering.
+const maxGathered = 1024
 
 // Flush writes out what was gathered so far. Commits stay pending.
 func (b *Batch) Flush() {
 	for i := 0; i < len(b.flush); i++ { // a flush may add
-		f := b.flush[i]
-		b.flush[i] = nil
-		f.Flush()
+		if f := b.flush[i]; f != nil {
+			b.flush[i] = nil
+			f.Flush()
+		}
 	}
 	b.flush = b.flush[:0]
 	if cap(b.flush) > 256 { // chosen: an idle connection must not keep the list of its largest fan-out

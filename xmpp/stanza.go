@@ -128,7 +128,11 @@ func (s *Stanza) Shared(n int) *Stanza {
 func (s *Stanza) Missed() bool { return s.copies == nil || s.copies.Add(-1) <= 0 }
 
 // Size is about the number of bytes the stanza takes on the wire and in a queue.
-func (s *Stanza) Size() int { return len(s.payload) + len(s.extra) + len(s.ID) + 160 }
+func (s *Stanza) Size() int {
+	return len(s.payload) + len(s.extra) + len(s.Type) + len(s.ID) + len(s.Lang) + jidSize(s.To) + jidSize(s.From) + 160
+}
+
+func jidSize(j jid.JID) int { return len(j.Localpart()) + len(j.Domainpart()) + len(j.Resourcepart()) }
 
 // PayloadBytes are the bytes between start and end tag. Read-only.
 func (s *Stanza) PayloadBytes() []byte { return s.payload }

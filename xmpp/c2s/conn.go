@@ -102,6 +102,8 @@ func guard(log *slog.Logger, m *metrics, f func() error) (err error) {
 // run is the session on this connection: it waits for bytes, handles what they bring, and ends.
 func (c *conn) run() {
 	err := guard(c.log, c.server.metrics, c.read)
+	// After a panic: what was gathered for others is written all the same.
+	_ = guard(c.log, c.server.metrics, func() error { c.batch.End(c.server.work); return nil })
 	if reason := c.ended(); reason != nil {
 		err = reason
 	}
@@ -113,18 +115,23 @@ func (c *conn) end(err error) {
 	defer c.server.gone(c)
 	s := c.session
 	hibernates := s != nil && s.detach(c, err)
+	back := func() {}
 	if s != nil {
 		close(c.done)
 		if !hibernates {
-			s.leave()
+			back = s.remove()
 		}
 	}
 	said := c.finish(err)
 	if o := c.out.Load(); o != nil {
-		// Before waiting for the client: what is spooled meanwhile must not overtake it.
+		// Before the contacts hear of it, and before waiting for the client: what comes meanwhile must not overtake what comes back.
 		if left := o.close(); s != nil && !hibernates {
 			s.salvage(left)
 		}
+	}
+	back()
+	if s != nil && !hibernates {
+		s.leave()
 	}
 	if said {
 		c.linger()
@@ -140,18 +147,19 @@ func (c *conn) newOutbox() *outbox {
 		_, err := c.tls.Write(b)
 		return err
 	}
+	c.sock.limit = 2 * (c.cfg.Outbox + c.cfg.Authenticated.Bytes + c.cfg.Management.Bytes) // one stanza may be larger than the outbox
 	c.sock.stall, c.sock.unstall, c.sock.drained = o.stall, o.unstall, o.drained
 	return o
 }
 
 // Written waits for the outbox. A client that is being closed takes no more.
 func (c *conn) Written(ctx context.Context) error {
-	if err := c.ended(); err != nil {
-		return err
-	}
 	o := c.out.Load()
 	if o == nil {
 		return errEnded
+	}
+	if err := c.ended(); err != nil && !o.written() {
+		return err
 	}
 	return o.Written(ctx)
 }
@@ -235,7 +243,7 @@ func (c *conn) handle(ctx context.Context, out *outbox) error {
 	buf := getBuffer()
 	defer putBuffer(buf)
 	var end error
-	total := 0
+	total := len(c.sock.in) // with what is TLS's own
 	for end == nil {
 		end = c.events(ctx, out)
 		if end != nil {
@@ -243,7 +251,6 @@ func (c *conn) handle(ctx context.Context, out *outbox) error {
 		}
 		n, err := c.tls.Read(buf[:maxWrite])
 		if n > 0 {
-			total += n
 			c.dec.Feed(buf[:n])
 		}
 		if err != nil && n == 0 {
@@ -303,8 +310,17 @@ func (c *conn) events(ctx context.Context, out *outbox) error {
 		if c.ended() != nil {
 			return nil
 		}
+		if out.bytes() > c.cfg.Outbox/2 { // the answers to what it asks, mostly: who does not read them is not heard further
+			c.batch.End(ctx)
+			wait, cancel := context.WithTimeout(ctx, patience)
+			_ = out.Written(wait) // after that the bound counts
+			cancel()
+		}
 	}
 }
+
+// patience is how long a client may take to read half an outbox before it is heard again. chosen: like the other deadlines for one client.
+const patience = 30 * time.Second
 
 // budget delays reading beyond a rate: a bucket of one second.
 type budget struct {
@@ -385,6 +401,9 @@ func (c *conn) finish(err error) bool {
 // goodbye writes the end of the stream: RFC 6120 §4.9.1 and §4.4. An error before the stream was opened opens it first (§4.9.1.2). It
 // reports whether the end was written.
 func (c *conn) goodbye(se streamerr.Error) bool {
+	if c.wire == nil {
+		return false
+	}
 	var b []byte
 	if !c.opened {
 		b = c.header()
@@ -398,6 +417,11 @@ func (c *conn) goodbye(se streamerr.Error) bool {
 		// Behind everything that was queued before; a client that does not read gets none of it.
 		o := c.out.Load()
 		if !o.add(context.Background(), entry{raw: b}) {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), lingerTime)
+		defer cancel()
+		if o.Written(ctx) != nil { // crypto/tls writes nothing more after CloseWrite
 			return false
 		}
 	} else if c.send(b) != nil {

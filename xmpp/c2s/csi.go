@@ -97,18 +97,17 @@ func (h *held) take() []*xmpp.Stanza {
 	return out
 }
 
-// setActive is <active/> and <inactive/>: XEP-0352 §4. Becoming active brings everything that was held.
+// setActive is <active/> and <inactive/>: XEP-0352 §4. Becoming active brings everything that was held, before anything newer.
 func (s *session) setActive(ctx context.Context, active bool) {
 	s.mu.Lock()
 	s.inactive = !active
-	var flush []*xmpp.Stanza
+	taken := false
 	if active {
-		flush = s.held.take()
+		for _, h := range s.held.take() {
+			taken = s.pass(h)
+		}
 	}
-	s.mu.Unlock()
-	for _, st := range flush {
-		s.Enqueue(ctx, st)
-	}
+	s.passed(ctx, taken)
 }
 
 // Active reports whether the client is connected and has not said that nobody looks at it.

@@ -40,7 +40,7 @@ var errClosed = errors.New("stream closed by the client")
 func (c *conn) negotiate(ctx context.Context) error {
 	c.dec = stream.NewDecoder(xmpp.NSClient, c.cfg.Unauthenticated)
 	c.wire = c.sock
-	if err := c.sock.SetDeadline(c.since.Add(c.cfg.TLSTimeout)); err != nil {
+	if err := c.deadline(c.cfg.TLSTimeout); err != nil {
 		return err
 	}
 	if c.mode == DirectTLS {
@@ -51,7 +51,7 @@ func (c *conn) negotiate(ctx context.Context) error {
 		return err
 	}
 	// An absolute deadline: dripping bytes does not extend it.
-	if err := c.sock.SetDeadline(c.since.Add(c.cfg.LoginTimeout)); err != nil {
+	if err := c.deadline(c.cfg.LoginTimeout); err != nil {
 		return err
 	}
 	ready, sasl2, err := c.authenticate(ctx)
@@ -65,6 +65,14 @@ func (c *conn) negotiate(ctx context.Context) error {
 		}
 	}
 	return c.bind(ctx)
+}
+
+// deadline bounds what follows, counted from accept. Whoever has closed the connection before gets his way: it would take the wake-up away.
+func (c *conn) deadline(d time.Duration) error {
+	if err := c.sock.SetDeadline(c.since.Add(d)); err != nil {
+		return err
+	}
+	return c.ended()
 }
 
 // next reads the next event while the connection blocks.
@@ -93,6 +101,9 @@ func (c *conn) send(b []byte) error {
 	return err
 }
 
+// maxLang bounds xml:lang of the stream header in bytes. chosen: RFC 5646 §4.4.1 wants 35 at least.
+const maxLang = 64
+
 // open reads the client's stream header and answers it with the server's and the features (RFC 6120 §4.2, §4.3, §4.7).
 func (c *conn) openStream(features func() []*xmpp.Element) error {
 	ev, err := c.next()
@@ -118,7 +129,10 @@ func (c *conn) openStream(features func() []*xmpp.Element) error {
 	if major, _, _ := strings.Cut(h.Version, "."); !supported(major) {
 		return streamerr.UnsupportedVersion // RFC 6120 §4.7.5
 	}
-	c.lang = h.Lang
+	if len(h.Lang) > maxLang {
+		return streamerr.PolicyViolation // it goes with every stanza of the client (RFC 6120 §8.1.5)
+	}
+	c.lang, c.claimed = h.Lang, "" // RFC 6120 §5.4.3.3: nothing of the stream before is kept
 	if h.From != "" {
 		from, err := jid.Parse(h.From)
 		if err != nil {
@@ -195,12 +209,13 @@ func (c *conn) startTLS(ctx context.Context) error {
 	}
 }
 
-// handshake takes the connection into TLS. The certificate is that of domain unless SNI names another domain served here.
+// handshake takes the connection into TLS. The certificate is that of domain, or the one that SNI asks for when it is empty.
 func (c *conn) handshake(ctx context.Context, domain string) error {
 	var alpn []string
 	if c.mode == DirectTLS {
 		alpn = []string{alpnClient}
 	}
+	c.wire = nil // no XML from here until TLS works, not even an error (RFC 6120 §5.4.3.2)
 	t := tls.Server(c.sock, c.server.certs.ServerConfig(domain, alpn...))
 	if err := t.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
@@ -208,9 +223,9 @@ func (c *conn) handshake(ctx context.Context, domain string) error {
 	c.tls, c.wire = t, t
 	st := t.ConnectionState()
 	c.tlsState = &st
-	name := st.ServerName
-	if name == "" || !c.server.router.Serves(name) {
-		name = domain
+	name := domain
+	if name == "" {
+		name = st.ServerName
 	}
 	c.channel = auth.Channel{TLS: &st, Cert: c.server.certs.Leaf(name), Remote: c.remote}
 	return nil
@@ -366,6 +381,12 @@ func (c *conn) exchange(ctx context.Context, el *stream.Nonza, offered []string)
 			return false, c.failure(ctx, name, auth.Failure{Condition: "aborted"}) // RFC 6120 §6.5.1
 		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "response":
 			el = ev.Element
+		case ev.Kind == stream.Nonzas && ev.Element.Space == nsSASL && ev.Element.Local == "auth":
+			// RFC 6120 §6.4.2: it replaces the handshake that is under way, which was a try.
+			if c.tries++; c.tries-c.unbound >= c.cfg.LoginTries {
+				return false, streamerr.PolicyViolation
+			}
+			return c.exchange(ctx, ev.Element, offered)
 		default:
 			return false, streamerr.NotAuthorized
 		}
@@ -429,6 +450,7 @@ func (c *conn) bindResource(ctx context.Context, resource string) error {
 	sess := &session{server: c.server, log: c.log, conn: c, takeover: make(chan struct{}, 1)}
 	bound, err := c.server.router.Bind(ctx, c.account, resource, sess)
 	if err != nil {
+		c.server.redeliver(c.log, c.account, c.out.Load().close()) // it was in the table for a moment
 		return err
 	}
 	sess.mu.Lock()

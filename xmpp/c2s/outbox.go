@@ -114,7 +114,7 @@ func (o *outbox) take(e entry, n int) {
 
 // schedule sees to the writing: at the end of the batch, or at once.
 func (o *outbox) schedule(ctx context.Context) {
-	if b := xmpp.BatchFrom(ctx); b != nil {
+	if b := xmpp.BatchFrom(ctx); b != nil && !o.much() {
 		b.Add(o)
 		return
 	}
@@ -123,6 +123,16 @@ func (o *outbox) schedule(ctx context.Context) {
 
 // maxWrite is how much is encoded before it is written: one TLS record.
 const maxWrite = 16 << 10
+
+// muchQueued is how many bytes wait for the end of a batch at most: what one read of a sender causes must not end a session that reads.
+// chosen: a few records.
+const muchQueued = 4 * maxWrite
+
+func (o *outbox) much() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.size >= muchQueued && !o.stalled
+}
 
 // Flush writes what is queued, unless somebody else does already or the peer does not read.
 func (o *outbox) Flush() {
@@ -283,6 +293,13 @@ func (o *outbox) close() []*xmpp.Stanza {
 	}
 	o.inflight, o.queue, o.spare, o.size = nil, nil, nil, 0
 	return left
+}
+
+// written reports whether nothing waits.
+func (o *outbox) written() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.out >= o.put
 }
 
 // bytes is how much waits to be written.

@@ -120,6 +120,7 @@ func pair(t *testing.T) (*socket, *net.TCPConn) {
 func TestSocketSlowReader(t *testing.T) {
 	s, peer := pair(t)
 	s.ready.Store(true)
+	s.limit = 1 << 30
 	o := &outbox{limit: 1 << 30, fail: func(err error) { t.Error(err) }}
 	o.write = func(b []byte) error { _, err := s.Write(b); return err }
 	s.stall, s.unstall, s.drained = o.stall, o.unstall, o.drained

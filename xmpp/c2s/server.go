@@ -21,6 +21,7 @@ import (
 	"balcony/xmpp/router"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"mellium.im/xmpp/jid"
 	streamerr "mellium.im/xmpp/stream"
 )
 
@@ -48,10 +49,12 @@ type Server struct {
 	certs    Certificates
 	reg      Registration // nil: none
 	sessions Sessions
-	log      *slog.Logger
-	metrics  *metrics
-	nextID   atomic.Uint64
-	config   atomic.Pointer[Config]
+	// returning holds the messages to an account, except those that come back from a session, until the returned function is called; nil: none.
+	returning func(account jid.JID) (done func())
+	log       *slog.Logger
+	metrics   *metrics
+	nextID    atomic.Uint64
+	config    atomic.Pointer[Config]
 
 	ctx    context.Context // ends when the server begins to close
 	cancel context.CancelFunc
@@ -82,6 +85,9 @@ func New(cfg Config, r *router.Router, a *auth.Authenticator, certs Certificates
 	go s.watch()
 	return s
 }
+
+// SetReturning sets who keeps new messages behind those that a session which ends sends back; before the first connection.
+func (s *Server) SetReturning(f func(account jid.JID) (done func())) { s.returning = f }
 
 // Accepted is the number of connections accepted so far.
 func (s *Server) Accepted() uint64 { return s.nextID.Load() }
@@ -151,11 +157,12 @@ func (s *Server) accept(tcp *net.TCPConn, mode Mode) {
 	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
 		remote = a.AddrPort().Addr().Unmap()
 	}
+	from := network(remote)
 	c := &conn{server: s, cfg: s.config.Load(), sock: sock, mode: mode, remote: remote, since: time.Now(), done: make(chan struct{})}
 	c.log = s.log.With("cid", s.nextID.Add(1), "remote", remote.String())
 	s.mu.Lock()
 	limit := c.cfg.ConnectionsPerAddress
-	full := limit > 0 && !remote.IsLoopback() && s.addresses[remote] >= limit
+	full := limit > 0 && !remote.IsLoopback() && s.addresses[from] >= limit
 	if s.closing || full {
 		s.mu.Unlock()
 		if full {
@@ -166,18 +173,31 @@ func (s *Server) accept(tcp *net.TCPConn, mode Mode) {
 		return
 	}
 	s.open[c] = struct{}{}
-	s.addresses[remote]++
+	s.addresses[from]++
 	s.conns.Add(1)
 	s.mu.Unlock()
 	go c.serve()
+}
+
+// network is what counts as one address: of IPv6 the /64 that a customer gets as a rule (RFC 6177 §2).
+func network(a netip.Addr) netip.Addr {
+	if !a.Is6() {
+		return a
+	}
+	p, err := a.Prefix(64)
+	if err != nil {
+		return a
+	}
+	return p.Addr()
 }
 
 // gone is called by a connection that has ended, once.
 func (s *Server) gone(c *conn) {
 	s.mu.Lock()
 	delete(s.open, c)
-	if s.addresses[c.remote]--; s.addresses[c.remote] <= 0 {
-		delete(s.addresses, c.remote)
+	from := network(c.remote)
+	if s.addresses[from]--; s.addresses[from] <= 0 {
+		delete(s.addresses, from)
 	}
 	s.mu.Unlock()
 	s.conns.Done()
@@ -219,7 +239,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	// Sessions that wait for their client go on in the next process, or end here.
 	s.park(ctx)
-	s.expire(time.Now().Add(1000 * time.Hour))
+	for _, sess := range s.expired(time.Now().Add(1000 * time.Hour)) {
+		sess.end()
+	}
 	s.stop()
 	return err
 }
@@ -234,7 +256,9 @@ func (s *Server) watch() {
 		case <-s.ctx.Done():
 			return
 		case now := <-tick.C:
-			s.expire(now)
+			for _, sess := range s.expired(now) {
+				s.conns.Go(sess.end)
+			}
 			if n%10 != 0 { // chosen: silence is measured in minutes
 				continue
 			}

@@ -10,6 +10,7 @@ import (
 	"balcony/xmpp"
 	"balcony/xmpp/router"
 
+	"mellium.im/xmpp/jid"
 	streamerr "mellium.im/xmpp/stream"
 )
 
@@ -181,11 +182,22 @@ func unfinished(err error, stopping bool) bool {
 // leaveTime bounds what is done for a session that has ended.
 const leaveTime = 10 * time.Second
 
-// leave takes the session out of the table: its contacts see it go.
+// remove takes the session out of the table, before what it sends back: nothing new comes to it. The messages to its account that arrive
+// until the returned function is called go out after those.
+func (s *session) remove() (back func()) {
+	back = func() {}
+	if s.server.returning != nil {
+		back = s.server.returning(s.bound.Bare())
+	}
+	s.server.unmanage(s)
+	s.server.router.Remove(s.bound)
+	return back
+}
+
+// leave ends the session: its contacts see it go.
 func (s *session) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
-	s.server.unmanage(s)
 	_ = guard(s.log, s.server.metrics, func() error {
 		s.server.router.Unbind(ctx, s.bound)
 		return nil
@@ -202,18 +214,28 @@ func (s *session) salvage(left []*xmpp.Stanza) {
 		s.sm.queue.items, s.sm.queue.bytes = nil, 0
 	}
 	s.mu.Unlock()
+	s.server.redeliver(s.log, s.bound.Bare(), left)
+}
+
+// redeliver sends on what a session of account had taken and its client has not got.
+func (s *Server) redeliver(log *slog.Logger, account jid.JID, left []*xmpp.Stanza) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
+	var b xmpp.Batch // one commit for all, not one for each
+	ctx = xmpp.WithBatch(ctx, &b)
 	for _, st := range left {
-		_ = guard(s.log, s.server.metrics, func() error {
-			s.server.router.Redeliver(ctx, s.bound.Bare(), st)
+		_ = guard(log, s.metrics, func() error {
+			s.router.Redeliver(ctx, account, st)
 			return nil
 		})
 	}
+	_ = guard(log, s.metrics, func() error { b.End(ctx); return nil })
 }
 
 // end ends a session that has no connection.
 func (s *session) end() {
-	s.leave()
+	back := s.remove()
 	s.salvage(nil)
+	back()
+	s.leave()
 }

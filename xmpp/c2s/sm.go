@@ -308,24 +308,22 @@ func (s *Server) managed(id string, account jid.JID) (sess *session, last uint32
 	return nil, 0, false
 }
 
-// expire ends the sessions whose time to be resumed is over.
-func (s *Server) expire(now time.Time) {
+// expired returns the sessions whose time to be resumed is over, for their caller to end.
+func (s *Server) expired(now time.Time) []*session {
 	s.mu.Lock()
 	list := make([]*session, 0, len(s.resumable))
 	for _, sess := range s.resumable {
 		list = append(list, sess)
 	}
 	s.mu.Unlock()
+	var over []*session
 	for _, sess := range list {
 		sess.mu.Lock()
-		end := sess.conn == nil && !sess.ending && !sess.taken && now.After(sess.expires)
-		if end {
+		if sess.conn == nil && !sess.ending && !sess.taken && now.After(sess.expires) {
 			sess.ending = true
+			over = append(over, sess)
 		}
 		sess.mu.Unlock()
-		if end {
-			sess.log.Info("session expired", "jid", sess.bound.JID().String())
-			sess.end()
-		}
 	}
+	return over
 }

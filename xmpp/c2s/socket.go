@@ -30,6 +30,7 @@ type socket struct {
 	writeErr error
 
 	// Static once ready.
+	limit   int         // of spill, in bytes
 	stall   func()      // called with mu held when the kernel takes no more
 	unstall func()      // called with mu held when the spill has gone
 	drained func(error) // called without mu after unstall, or when the spill cannot go
@@ -127,7 +128,12 @@ func (s *socket) Write(p []byte) (int, error) {
 		s.drains.Add(1)
 		go s.drain()
 	}
-	s.spill = append(s.spill, p[n:]...) // the outbox bounds what is under way
+	// The outbox bounds what it writes; TLS answers key updates by itself (RFC 8446 §4.6.3), as often as the peer asks.
+	if len(s.spill)+len(p)-n > s.limit {
+		s.writeErr = errOutboxFull
+		return n, s.writeErr
+	}
+	s.spill = append(s.spill, p[n:]...)
 	return len(p), nil
 }
 

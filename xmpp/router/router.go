@@ -272,9 +272,13 @@ func (r *Router) Redeliver(ctx context.Context, account jid.JID, s *xmpp.Stanza)
 		}
 		return
 	}
+	if s.MessageType() == stanza.HeadlineMessage {
+		return // RFC 6121 §8.5.3.2.1: never to another resource, nor kept
+	}
 	if !s.Missed() {
 		return // another session of the account has it, or will send it back
 	}
+	s = s.Shared(1)
 	r.toAccount(ctx, s, account.Bare(), account.Bare().String(), true)
 }
 
@@ -327,7 +331,7 @@ func (r *Router) toAccount(ctx context.Context, s *xmpp.Stanza, bare jid.JID, ke
 		}
 		return
 	case !exists:
-		// RFC 6121 §8.5.1: the same answer as when nobody takes the stanza, so that existence cannot be told.
+		// RFC 6121 §8.5.1. A request learns nothing from it; a message does, see docs/decisions/0006-unknown-accounts.md.
 		if s.Kind == xmpp.IQ || s.Kind == xmpp.Message && s.MessageType() != stanza.HeadlineMessage {
 			r.bounce(ctx, s, xmpp.ErrServiceUnavailable)
 		}
@@ -399,21 +403,21 @@ func (r *Router) pick(d *xmpp.Delivery, key string) (spool bool) {
 
 // deliver gives the stanza to its targets; false when none took it.
 func (r *Router) deliver(ctx context.Context, d *xmpp.Delivery) bool {
-	st := d.Stanza
-	if len(d.Targets) > 1 && st.Kind == xmpp.Message {
-		// A session that ends sends back what its client did not get, and the message must not reach the others twice for that.
-		st = st.Shared(len(d.Targets))
+	s := d.Stanza
+	// A session that ends sends back what its client did not get, and the message must not reach the others twice for that.
+	if s.Kind == xmpp.Message && len(d.Targets) > 1 {
+		s = s.Shared(len(d.Targets))
 	}
-	taken := false
+	lost := true
 	for _, t := range d.Targets {
-		if t.Enqueue(ctx, st) {
-			taken = true
-			r.metrics.out(st.Kind)
+		if t.Enqueue(ctx, s) {
+			lost = false
+			r.metrics.out(s.Kind)
 		} else {
-			st.Missed()
+			lost = s.Missed() // false while another has its copy; true too when those that took it have lost it by now
 		}
 	}
-	return taken
+	return !lost
 }
 
 // undelivered is the end of a message that no session took: RFC 6121 §8.5.2.2.1 and §8.5.3.2.1.

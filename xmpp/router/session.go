@@ -32,6 +32,7 @@ type Session struct {
 	// Guarded by mu.
 	presence *xmpp.Stanza
 	priority int8
+	bound    bool // the Bound hooks have run
 	ended    bool
 	values   map[any]any
 	changes  []xmpp.PresenceChange // broadcast presence whose hooks have still to run, in order
@@ -108,7 +109,16 @@ func (s *Session) setPresence(p *xmpp.Stanza) {
 	}
 }
 
-// finish ends the session, with gone as its last presence if it was available. false when it had ended before.
+// complete ends the binding. It reports whether the session was ended meanwhile: then the Ended hooks are the caller's to run.
+func (s *Session) complete() (ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bound = true
+	return s.ended
+}
+
+// finish ends the session, with gone as its last presence if it was available. It reports whether the Ended hooks are the caller's to run: false
+// when it had ended before, or is still being bound.
 func (s *Session) finish(gone *xmpp.Stanza) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +129,7 @@ func (s *Session) finish(gone *xmpp.Stanza) bool {
 	if s.presence != nil {
 		s.replace(gone)
 	}
-	return true
+	return s.bound
 }
 
 // replace is called with mu held.

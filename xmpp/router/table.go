@@ -126,6 +126,12 @@ func (r *Router) Bind(ctx context.Context, account jid.JID, resource string, out
 	if !ok {
 		return nil, xmpp.ErrResourceConstraint // RFC 6120 §7.6.2.1
 	}
+	done := false
+	defer func() {
+		if !done { // refused, or a hook has panicked
+			r.table.remove(s)
+		}
+	}()
 	if old != nil {
 		old.Close(streamerr.Conflict)
 		r.end(ctx, old)
@@ -137,11 +143,9 @@ func (r *Router) Bind(ctx context.Context, account jid.JID, resource string, out
 		exists, err := r.accounts.AccountExists(ctx, bare)
 		switch {
 		case err != nil:
-			r.table.remove(s)
 			r.log.Error("look up account", "err", err)
 			return nil, xmpp.ErrInternal
 		case !exists:
-			r.table.remove(s)
 			return nil, xmpp.ErrNotAllowed
 		}
 		r.known.add(s.bareKey, gen)
@@ -150,8 +154,14 @@ func (r *Router) Bind(ctx context.Context, account jid.JID, resource string, out
 		h(ctx, s)
 	}
 	r.metrics.sessions.Inc()
+	if done = true; s.complete() {
+		r.ended(ctx, s) // another session with this resource was quicker; out knows
+	}
 	return s, nil
 }
+
+// Remove takes a session out of the table, so that nothing new is routed to it; Unbind follows.
+func (r *Router) Remove(s *Session) { r.table.remove(s) }
 
 // Unbind ends a session: its contacts see unavailable presence (RFC 6121 §4.5.2) and it leaves the table. It may be called more than
 // once.
@@ -161,9 +171,12 @@ func (r *Router) end(ctx context.Context, s *Session) {
 	r.table.remove(s)
 	first := s.finish(xmpp.New(xmpp.Presence, "unavailable", jid.JID{}, s.full))
 	s.run(ctx, r.reg.PresenceHooks) // also waits while another goroutine tells the contacts
-	if !first {
-		return
+	if first {
+		r.ended(ctx, s)
 	}
+}
+
+func (r *Router) ended(ctx context.Context, s *Session) {
 	for _, h := range r.reg.EndedHooks {
 		h(ctx, s)
 	}
