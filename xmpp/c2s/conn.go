@@ -421,7 +421,7 @@ func (c *conn) goodbye(se streamerr.Error) bool {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), lingerTime)
 		defer cancel()
-		if o.Written(ctx) != nil { // crypto/tls writes nothing more after CloseWrite
+		if o.wait(ctx, true) != nil { // crypto/tls writes nothing more after CloseWrite
 			return false
 		}
 	} else if c.send(b) != nil {

@@ -251,16 +251,19 @@ func (o *outbox) leave() {
 }
 
 // Written waits until the kernel has taken everything that was put before, or until leave.
-func (o *outbox) Written(ctx context.Context) error {
+func (o *outbox) Written(ctx context.Context) error { return o.wait(ctx, false) }
+
+// wait is Written; last waits also while the session is being ended, for the end of the stream itself.
+func (o *outbox) wait(ctx context.Context, last bool) error {
 	o.mu.Lock()
-	if o.leaving {
-		o.mu.Unlock()
-		return errEnded
-	}
 	w := waiter{n: o.put, done: make(chan struct{})}
 	if o.out >= w.n {
 		o.mu.Unlock()
 		return nil
+	}
+	if o.closed || o.full || o.leaving && !last {
+		o.mu.Unlock()
+		return errEnded
 	}
 	o.waiters = append(o.waiters, w)
 	o.mu.Unlock()
