@@ -133,8 +133,15 @@ func (m *mellium) handle(t xmlstream.TokenReadEncoder, start *xml.StartElement) 
 		words += " (delayed by " + in.Delay.From.String() + ")"
 	}
 	if start.Name.Local == "iq" {
-		id := in.ID
+		iq := stanza.IQ{ID: in.ID, Type: stanza.GetIQ}
+		if in.From != "" {
+			iq.From = jid.MustParse(in.From)
+		}
 		switch item := in.Query.Item; {
+		case in.Type != "set":
+			// RFC 6120 §8.4: somebody wants to know something that this client does not.
+			_, err := xmlstream.Copy(t, iq.Error(stanza.Error{Type: stanza.Cancel, Condition: stanza.ServiceUnavailable}))
+			return err
 		case !item.JID.Equal(jid.JID{}):
 			words = fmt.Sprintf("push %s %q %s %q", item.JID, item.Name, item.Subscription, item.Group)
 		case in.Block != nil:
@@ -143,7 +150,7 @@ func (m *mellium) handle(t xmlstream.TokenReadEncoder, start *xml.StartElement) 
 			words = "push unblock"
 		}
 		m.came <- words
-		_, err := xmlstream.Copy(t, stanza.IQ{ID: id, Type: stanza.ResultIQ}.Wrap(nil))
+		_, err := xmlstream.Copy(t, iq.Result(nil))
 		return err
 	}
 	m.came <- words

@@ -1,4 +1,17 @@
 // Package interop has clients that we did not write talk to the real program.
+//
+// Which of them logs in by which mechanism; the tests check it by the server's own count:
+//
+//	mechanism           TLS 1.2                         TLS 1.3
+//	SCRAM-SHA-512-PLUS  slixmpp (tls-unique)
+//	SCRAM-SHA-256-PLUS  slixmpp, mellium (tls-unique)   mellium (tls-exporter), aioxmpp (tls-server-end-point)
+//	SCRAM-SHA-1-PLUS    slixmpp, mellium (tls-unique)   mellium (tls-exporter), aioxmpp (tls-server-end-point)
+//	SCRAM-SHA-512                                       Profanity, nbxmpp
+//	SCRAM-SHA-256       mellium                         mellium, nbxmpp, aioxmpp
+//	SCRAM-SHA-1         mellium                         mellium, nbxmpp
+//	PLAIN               slixmpp, mellium                slixmpp, mellium, nbxmpp, go-sendxmpp
+//
+// None of them can do SCRAM-SHA-512-PLUS with TLS 1.3.
 package interop
 
 import (
