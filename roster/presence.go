@@ -67,7 +67,9 @@ func (m *Module) presence(ctx context.Context, c xmpp.PresenceChange) {
 	}
 	m.broadcast(ctx, a, c)
 	if c.New == nil {
-		c.Session.Enqueue(ctx, c.Stanza.WithTo(a.bare)) // RFC 6121 §4.5.2: and to the one that leaves, unless it is gone
+		if !c.Ended {
+			c.Session.Enqueue(ctx, c.Stanza.WithTo(a.bare)) // RFC 6121 §4.5.2: and to the one that leaves
+		}
 		m.leave(ctx, r, c.Stanza, true)
 	}
 	if c.Old == nil {

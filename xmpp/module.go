@@ -54,6 +54,7 @@ type PresenceChange struct {
 	Session  Session
 	Old, New *Stanza // Old is nil on initial presence; New is nil when the session becomes unavailable
 	Stanza   *Stanza // what is broadcast: New, or the unavailable presence, stamped with the full JID
+	Ended    bool    // the session is over: nothing reaches it any more
 }
 
 // IQHandler answers a request: an element (nil for an empty result) or an error. A stanza.Error or Error is given to the asker, ErrDrop

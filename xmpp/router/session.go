@@ -140,7 +140,7 @@ func (s *Session) replace(p *xmpp.Stanza) {
 	} else {
 		s.presence, s.priority = p, Priority(p)
 	}
-	s.changes = append(s.changes, xmpp.PresenceChange{Session: s, Old: old, New: s.presence, Stanza: p})
+	s.changes = append(s.changes, xmpp.PresenceChange{Session: s, Old: old, New: s.presence, Stanza: p, Ended: s.ended})
 }
 
 // run carries out the hooks of the queued changes, one at a time and in order, without a lock. When another goroutine is at it, run waits

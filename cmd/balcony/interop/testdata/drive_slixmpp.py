@@ -188,7 +188,7 @@ async def conflict():
     new = Client("romeo@localhost/orchard")
     ended = old.disconnected
     await new.start()
-    await old.saw(2)
+    await old.saw()
     await ended
     show(login=str(new.boundjid))
     await new.saw_nothing()
@@ -286,7 +286,7 @@ async def chat():
     await juliet.saw()
     # From somebody else, as far as the sender says: RFC 6120 §8.1.2.1.
     romeo.send_message("juliet@localhost", "forged", mtype="chat", mfrom="tybalt@localhost/elsewhere")
-    await romeo.saw(2)
+    await romeo.saw()
     await juliet.saw_nothing()
     await juliet.leave()
 
@@ -493,13 +493,13 @@ async def administration():
     benvolio = await Client("benvolio@localhost/x", password="p").online()
     await run("get_online_users_num")
     await run("end_user_session", accountjids=["benvolio@localhost"])
-    await benvolio.saw(2)
+    await benvolio.saw()
     await run("change_user_password", accountjid="benvolio@localhost", password="new")
     benvolio = await Client("benvolio@localhost/x", password="new").online()
     await run("announce", announcement="The prince comes")
     await benvolio.saw()
     await run("delete_user", accountjids=["benvolio@localhost"])
-    await benvolio.saw(2)
+    await benvolio.saw()
     benvolio = Client("benvolio@localhost/x", password="new")
     show(login=await benvolio.start())
     await admin.leave()
