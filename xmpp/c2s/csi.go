@@ -108,6 +108,9 @@ func (s *session) setActive(ctx context.Context, active bool) {
 		}
 	}
 	s.passed(ctx, taken)
+	if active {
+		s.server.returned(s.bound)
+	}
 }
 
 // Active reports whether the client is connected and has not said that nobody looks at it.

@@ -298,6 +298,7 @@ func (c *conn) resumeInline(ctx context.Context, id, h string) (*xmpp.Element, e
 	if failed != nil || err != nil {
 		return failed, err
 	}
+	c.server.returned(c.session.bound)
 	return xmpp.RawElement(resumed), nil
 }
 

@@ -51,10 +51,13 @@ type Server struct {
 	sessions Sessions
 	// returning holds the messages to an account, except those that come back from a session, until the returned function is called; nil: none.
 	returning func(account jid.JID) (done func())
-	log       *slog.Logger
-	metrics   *metrics
-	nextID    atomic.Uint64
-	config    atomic.Pointer[Config]
+	// missed and returned hear of sessions that nobody looks at.
+	missed   func(xmpp.Session, *xmpp.Stanza)
+	returned func(xmpp.Session)
+	log      *slog.Logger
+	metrics  *metrics
+	nextID   atomic.Uint64
+	config   atomic.Pointer[Config]
 
 	ctx    context.Context // ends when the server begins to close
 	cancel context.CancelFunc
@@ -75,6 +78,7 @@ type Server struct {
 // New makes a server without listeners.
 func New(cfg Config, r *router.Router, a *auth.Authenticator, certs Certificates, reg Registration, sessions Sessions, metrics prometheus.Registerer, log *slog.Logger) *Server {
 	s := &Server{router: r, auth: a, certs: certs, reg: reg, sessions: sessions, log: log,
+		missed: func(xmpp.Session, *xmpp.Stanza) {}, returned: func(xmpp.Session) {},
 		open: make(map[*conn]struct{}), addresses: make(map[netip.Addr]int), listeners: make(map[net.Listener]struct{}),
 		resumable: make(map[string]*session)}
 	s.config.Store(&cfg)
@@ -88,6 +92,12 @@ func New(cfg Config, r *router.Router, a *auth.Authenticator, certs Certificates
 
 // SetReturning sets who keeps new messages behind those that a session which ends sends back; before the first connection.
 func (s *Server) SetReturning(f func(account jid.JID) (done func())) { s.returning = f }
+
+// SetAway sets who hears of stanzas for sessions that are not looked at, because the connection is lost or the client inactive, and of their
+// return; before the first connection. Neither may block.
+func (s *Server) SetAway(missed func(xmpp.Session, *xmpp.Stanza), returned func(xmpp.Session)) {
+	s.missed, s.returned = missed, returned
+}
 
 // Accepted is the number of connections accepted so far.
 func (s *Server) Accepted() uint64 { return s.nextID.Load() }

@@ -65,6 +65,9 @@ func (s *session) Enqueue(ctx context.Context, st *xmpp.Stanza) bool {
 
 // pass gives a stanza to the queue of stream management and to the outbox. It is called with mu held.
 func (s *session) pass(st *xmpp.Stanza) (taken bool) {
+	if (s.conn == nil || s.inactive) && s.bound != nil {
+		s.server.missed(s.bound, st)
+	}
 	var o *outbox
 	if s.conn != nil {
 		o = s.conn.out.Load()
@@ -163,6 +166,9 @@ func (s *session) detach(c *conn, err error) (hibernates bool) {
 	}
 	s.sm.asked = false
 	s.expires = time.Now().Add(s.sm.max)
+	for _, st := range s.sm.queue.items {
+		s.server.missed(s.bound, st)
+	}
 	return true
 }
 

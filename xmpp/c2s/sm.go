@@ -189,6 +189,9 @@ func (c *conn) resume(ctx context.Context, n *stream.Nonza) (ok bool, err error)
 		return false, c.send(smFailed(stanza.BadRequest, "").AppendTo(nil, ""))
 	}
 	raw, failed, err := c.take(ctx, n.Attr("previd"), uint32(h))
+	if failed == nil && err == nil {
+		c.server.returned(c.session.bound)
+	}
 	if failed != nil {
 		return false, c.send(failed.AppendTo(nil, ""))
 	}

@@ -15,3 +15,9 @@ func (s *Session) Written(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Active reports whether the client is there and has not said that nobody looks at it (XEP-0352), if the outbox knows.
+func (s *Session) Active() bool {
+	a, ok := s.out.(interface{ Active() bool })
+	return !ok || a.Active()
+}

@@ -91,6 +91,9 @@ var requests = []struct {
 	{"get", "<blocklist xmlns='urn:xmpp:blocking'/>", "", "service-unavailable", "service-unavailable"},
 	{"set", "<block xmlns='urn:xmpp:blocking'><item jid='x@localhost'/></block>", "", "service-unavailable", "service-unavailable"},
 	{"set", "<unblock xmlns='urn:xmpp:blocking'/>", "result", "service-unavailable", "service-unavailable"},
+	// XEP-0357 §5 and §6
+	{"set", "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n'/>", "", "service-unavailable", "service-unavailable"},
+	{"set", "<disable xmlns='urn:xmpp:push:0' jid='push.localhost'/>", "", "service-unavailable", "service-unavailable"},
 	// RFC 6121 §2.1.5 and §2.3.3: forbidden to everybody else, of any account
 	{"get", "<query xmlns='jabber:iq:roster'/>", "", "forbidden", "forbidden"},
 	{"set", "<query xmlns='jabber:iq:roster'><item jid='x@localhost'/></query>", "", "forbidden", "forbidden"},

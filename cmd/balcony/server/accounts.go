@@ -83,6 +83,7 @@ func (a *Accounts) Delete(ctx context.Context, account jid.JID) error {
 	}
 	a.s.router.Forget(account)
 	a.s.modules.blocking.Forget(account)
+	a.s.modules.push.Forget(account)
 	a.end(account)
 	return nil
 }

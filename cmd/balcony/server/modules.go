@@ -18,6 +18,7 @@ import (
 	"balcony/xmpp/ext/offline"
 	"balcony/xmpp/ext/ping"
 	"balcony/xmpp/ext/private"
+	"balcony/xmpp/ext/push"
 	"balcony/xmpp/ext/register"
 	"balcony/xmpp/ext/time"
 	"balcony/xmpp/ext/vcard"
@@ -33,6 +34,7 @@ type modules struct {
 	blocking *blocking.Module
 	register *register.Module
 	offline  *offline.Module
+	push     *push.Module
 }
 
 // capsNode names the software in entity capabilities (XEP-0115 §4).
@@ -48,6 +50,8 @@ func (s *Server) newModules() modules {
 	re := register.New(register.Config{PerHour: orZero(s.cfg.Limits.RegistrationsPerHour)}, registrar{s}, s.registration, s.log)
 	of := offline.New(s.db, s.log)
 	of.UseBlocking(bl)
+	pu := push.New(push.DefaultConfig(), s.db, s.log)
+	pu.UseReachability(reachable{})
 	sa := admin.New(administrator{registrar{s}}, s.log)
 	var commands []adhoc.Command
 	for _, c := range sa.Commands() {
@@ -57,11 +61,12 @@ func (s *Server) newModules() modules {
 	co := contact.Module{Of: s.contacts}
 	di := &disco.Module{Name: "Balcony", Node: capsNode, Forms: []func(string) *xmpp.Element{co.Form}, Providers: []disco.Provider{ad}}
 	return modules{
-		roster: ro, blocking: bl, register: re, offline: of,
+		roster: ro, blocking: bl, register: re, offline: of, push: pu,
 		list: []xmpp.Module{
 			di,
 			bl,
 			ro,
+			pu,
 			of,
 			&last.Module{Store: s.db, Subscriptions: ro, Start: s.started, Log: s.log},
 			vcard.Module{Store: s.db},
@@ -85,6 +90,14 @@ func storageLimits(cfg *config.Config) storage.Limits {
 	l.OfflineMessages, l.OfflineBytes = c.OfflineMessages.Int(), c.OfflineBytes.Int()
 	l.PrivateElements, l.PrivateBytes = c.PrivateElements.Int(), c.PrivateBytes.Int()
 	return l
+}
+
+// reachable tells push which sessions show what they get at once.
+type reachable struct{}
+
+func (reachable) Reachable(s xmpp.Session) bool {
+	a, ok := s.(interface{ Active() bool })
+	return !ok || a.Active()
 }
 
 // registration is the policy of a domain.

@@ -77,6 +77,7 @@ func New(ctx context.Context, cfg *config.Config, set *certs.Set, log *slog.Logg
 	s.register()
 	s.router.SetSubscriptions(s.modules.roster)
 	s.c2s = c2s.New(c2sConfig(cfg), s.router, s.auth, set, s.modules.register, db, s.metrics, log)
+	s.c2s.SetAway(s.modules.push.Notify, s.modules.push.Returned)
 	return s, nil
 }
 
@@ -147,6 +148,7 @@ func (s *Server) Start() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.serving.Go(func() { s.modules.push.Run(s.ctx) })
 	s.serving.Go(func() { giveBack(s.ctx, s.c2s.Accepted) })
 	if addr := os.Getenv(pprofEnv); addr != "" {
 		if err := s.profile(addr); err != nil {
