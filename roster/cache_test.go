@@ -112,6 +112,83 @@ func TestBlockedContactSeesNoPresence(t *testing.T) {
 	r.gets("<presence from='juliet@localhost/balcony' to='romeo@localhost'/>")
 }
 
+// XEP-0191 §3.3: nothing is routed to a blocked JID, not even the end of directed presence (RFC 6121 §4.6.3) that was under way when the
+// block began.
+func TestBlockedEntitySeesNobodyLeave(t *testing.T) {
+	w := newWorld(t)
+	r := w.online("romeo@localhost/orchard")
+	for _, leave := range []func(*client){
+		func(c *client) { c.send("<presence type='unavailable'/>") },
+		func(c *client) { c.close() },
+	} {
+		for _, b := range []blocked{{"juliet@localhost romeo@localhost/orchard"}, {"nobody nobody"}} {
+			w.roster.UseBlocking(blocked{"nobody nobody"})
+			j := w.online("juliet@localhost/balcony")
+			j.send("<presence to='romeo@localhost/orchard'/>")
+			r.gets("<presence from='juliet@localhost/balcony' to='romeo@localhost/orchard'/>")
+			w.roster.UseBlocking(b)
+			leave(j)
+			if b.pair == "nobody nobody" {
+				r.gets("<presence from='juliet@localhost/balcony' to='romeo@localhost/orchard' type='unavailable'/>")
+			} else {
+				r.gets()
+			}
+			j.close()
+			r.gets()
+		}
+	}
+}
+
+// XEP-0191 §3.3: the removal of a blocked contact does not tell it which resources there are.
+func TestRemovalOfABlockedContactShowsNoResource(t *testing.T) {
+	w := newWorld(t)
+	w.friends("juliet@localhost", "romeo@localhost")
+	w.roster.UseBlocking(blocked{"juliet@localhost romeo@localhost"})
+	r := w.online("romeo@localhost/orchard")
+	j := w.online("juliet@localhost/balcony")
+	j.send("<iq type='set' id='1'><query xmlns='jabber:iq:roster'><item jid='romeo@localhost' subscription='remove'/></query></iq>")
+	for _, s := range r.take() {
+		if s.From.Resourcepart() != "" {
+			t.Errorf("romeo got %s", s)
+		}
+	}
+}
+
+// Withdraw tells each entity once: not one that the broadcast reaches, and not the account's own resources.
+func TestWithdraw(t *testing.T) {
+	w := newWorld(t)
+	w.friends("juliet@localhost", "romeo@localhost")
+	j := w.bind("juliet@localhost/balcony")
+	own := w.online("juliet@localhost/chamber")
+	r, n := w.online("romeo@localhost/orchard"), w.online("nurse@localhost/kitchen")
+	j.send("<presence to='romeo@localhost/orchard'/>", "<presence to='nurse@localhost/kitchen'/>", "<presence to='juliet@localhost/chamber'/>",
+		"<presence to='room@chat.example/juliet'/>", "<presence to='other@chat.example/juliet'/>")
+	for _, c := range []*client{r, n, own} {
+		c.take()
+	}
+	w.sent("<presence from='juliet@localhost/balcony' to='other@chat.example/juliet'/>", "<presence from='juliet@localhost/balcony' to='room@chat.example/juliet'/>")
+	all := func(to jid.JID) bool { return to.Localpart() != "other" }
+	withdraw := func() { w.roster.Withdraw(w.ctx, j.s.JID(), nil, all) }
+
+	// To romeo, a subscriber, the session is not available, and he knows it from directed presence alone.
+	withdraw()
+	r.gets("<presence from='juliet@localhost/balcony' to='romeo@localhost/orchard' type='unavailable'/>")
+	n.gets("<presence from='juliet@localhost/balcony' to='nurse@localhost/kitchen' type='unavailable'/>")
+	own.gets()
+	w.sent("<presence from='juliet@localhost/balcony' to='room@chat.example/juliet' type='unavailable'/>")
+	withdraw()
+	r.gets()
+	n.gets()
+	w.sent()
+
+	j.send("<presence to='romeo@localhost/orchard'/>", "<presence/>")
+	r.take()
+	withdraw()
+	r.gets() // he sees broadcast presence now
+	j.close()
+	w.sent("<presence from='juliet@localhost/balcony' to='other@chat.example/juliet' type='unavailable'/>")
+}
+
 type blocked struct{ pair string }
 
 func (b blocked) Blocks(_ context.Context, owner, contact jid.JID) (bool, error) {

@@ -56,8 +56,52 @@ func (m *Module) leave(ctx context.Context, r *resource, s *xmpp.Stanza, broadca
 				continue
 			}
 		}
+		if m.blocks(ctx, r.account.bare, to) {
+			continue // XEP-0191 §3.3: nothing is routed to a blocked JID
+		}
 		m.srv.Route(ctx, s.WithTo(to))
 	}
+}
+
+// Withdraw ends the directed presence of an account's sessions to entities that the account has blocked: each gets unavailable presence
+// (XEP-0191 §3.3) and is taken off the sessions' lists. blocked reports whether the block list applies to an entity. entries are the
+// entries that are new in it: one that is a single resource of an entity that got presence at its bare JID is told too.
+//
+// Whoever sees a session's broadcast presence is left out: to tell the subscribers is the caller's part.
+func (m *Module) Withdraw(ctx context.Context, account jid.JID, entries []jid.JID, blocked func(entity jid.JID) bool) {
+	account = account.Bare()
+	for _, sess := range m.srv.Sessions(account) {
+		r := resourceOf(sess)
+		if r == nil {
+			continue
+		}
+		for _, to := range r.withdraw(entries, blocked) {
+			bare := to.Bare()
+			if bare.Equal(account) || sess.Presence() != nil && partsOf[r.account.contact(bare.String()).state].from {
+				continue
+			}
+			m.hide(ctx, sess, to)
+		}
+	}
+}
+
+// withdraw takes blocked entities off the list and returns everybody who has to be told.
+func (r *resource) withdraw(entries []jid.JID, blocked func(entity jid.JID) bool) (list []jid.JID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, to := range r.directed {
+		if blocked(to) {
+			list = append(list, to)
+			delete(r.directed, key)
+		}
+	}
+	for _, e := range entries {
+		bare := e.Bare()
+		if _, ok := r.directed[bare.String()]; ok && !bare.Equal(e) {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // ended runs when a session is over. One that was available has left before; one that was only connected may have sent directed presence.

@@ -49,7 +49,7 @@ func DefaultConfig() Config {
 // Blocking tells who is blocked (XEP-0191). The module asks it where the server sends an owner's presence by itself; what sessions send
 // and receive passes the filters of the blocking module.
 type Blocking interface {
-	// Blocks reports whether owner has blocked contact, a bare JID.
+	// Blocks reports whether owner, a bare JID, has blocked contact: the bare JID of a contact, or whom a session sent directed presence.
 	Blocks(ctx context.Context, owner, contact jid.JID) (bool, error)
 }
 

@@ -145,7 +145,7 @@ func (m *Module) carryOut(ctx context.Context, a *account, contact jid.JID, do A
 		}
 	}
 	send(SendUnsubscribe, "unsubscribe")
-	if do&Hide != 0 {
+	if do&Hide != 0 && !m.blocks(ctx, a.bare, contact) { // XEP-0191 §3.3: one who is blocked was told when the block began
 		for _, sess := range m.available(a.bare) {
 			m.hide(ctx, sess, contact)
 		}

@@ -21,10 +21,13 @@ const (
 
 const maxCache = 32 << 20 // bytes. chosen: more than 100,000 accounts with short lists
 
-// Contacts tells who receives an account's presence.
+// Contacts tells who receives an account's presence, and ends what sessions have sent to others.
 type Contacts interface {
 	// Subscribers are the contacts that are subscribed to the account's presence (subscription "from" or "both"), as bare JIDs.
 	Subscribers(ctx context.Context, account jid.JID) ([]jid.JID, error)
+	// Withdraw sends unavailable presence of the account's sessions to those who got directed presence (RFC 6121 §4.6), are no subscribers, and
+	// are blocked now; entries are new in the block list.
+	Withdraw(ctx context.Context, account jid.JID, entries []jid.JID, blocked func(entity jid.JID) bool)
 }
 
 // Module keeps the block lists and applies them to every stanza.
@@ -172,7 +175,11 @@ func (m *Module) change(ctx context.Context, s *xmpp.Stanza, entries []jid.JID,
 	}
 	m.server.Route(ctx, s.Result(nil))
 	m.push(ctx, s, entries)
-	m.show(ctx, presence, contacts, before, newList(after(before)))
+	now := newList(after(before))
+	m.show(ctx, presence, contacts, before, now)
+	if added := now.without(before); len(added) > 0 {
+		m.contacts.Withdraw(ctx, account, added, now.blocks) // XEP-0191 §3.3: unavailable presence to whoever the session has shown itself
+	}
 	return nil, xmpp.ErrDrop // answered above, before the pushes as in XEP-0191's examples
 }
 

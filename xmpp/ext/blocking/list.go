@@ -33,6 +33,16 @@ func (l *blockList) has(entry jid.JID) bool {
 	return ok
 }
 
+// without are the entries that other does not have.
+func (l *blockList) without(other *blockList) (list []jid.JID) {
+	for _, e := range l.entries {
+		if !other.has(e) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
 // blocks reports whether an entry matches peer: XEP-0191 §6.
 func (l *blockList) blocks(peer jid.JID) bool {
 	if len(l.set) == 0 {
