@@ -485,3 +485,12 @@ func (c *Client) Patient(want string) {
 	}
 	c.t.Fatalf("%s: nothing came, want %s", c.JID, want)
 }
+
+// Pending is the next stanza that has come already, after Sync; ok is false when there is none.
+func (c *Client) Pending() (e *xmpp.Element, ok bool) {
+	if len(c.inbox) == 0 {
+		return nil, false
+	}
+	e, c.inbox = c.inbox[0], c.inbox[1:]
+	return e, true
+}
