@@ -164,6 +164,30 @@ func (db *DB) RosterItem(ctx context.Context, owner, contact jid.JID) (item rost
 	return item, found, nil
 }
 
+// RosterOwners returns up to limit accounts in whose rosters the item of contact has To, From, Ask, In or Approved, in the order of their
+// creation. after is 0 at first and then what next was; no owners are left when next is 0.
+func (db *DB) RosterOwners(ctx context.Context, contact jid.JID, after int64, limit int) (owners []jid.JID, next int64, err error) {
+	err = db.read(ctx, "RosterOwners", func(q queries) error {
+		owners, next = nil, 0
+		// Bits 1 to 16: to, from, ask, in, approved.
+		return q.rows(`SELECT a.id, a.localpart, a.domain FROM roster_item i JOIN account a ON a.id = i.account_id
+			WHERE i.contact = $1 AND i.account_id > $2 AND (i.state & 31) <> 0 ORDER BY i.account_id LIMIT $3`,
+			[]any{contact.Bare().String(), after, limit},
+			func(scan func(...any) error) error {
+				var localpart, domain string
+				if err := scan(&next, &localpart, &domain); err != nil {
+					return err
+				}
+				owners = append(owners, jid.NewUnsafe(localpart, domain, "").JID) // stored in canonical form
+				return nil
+			})
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("rosters with %s: %w", contact, err)
+	}
+	return owners, next, nil
+}
+
 // rosterHead is the row of an account in the table roster.
 type rosterHead struct {
 	account                  int64

@@ -279,6 +279,61 @@ func testRosterForgets(t *testing.T, db *storage.DB) {
 	}
 }
 
+// testRosterOwners: whatever state is between an owner and a contact, and no state at all, in pages.
+func testRosterOwners(t *testing.T, db *storage.DB) {
+	ctx := withLimit(t)
+	wanted, other := jid.MustParse("owned@capulet.example"), jid.MustParse("owned@capulet.example.org")
+	owners := func(contact jid.JID, limit int) (list []string) {
+		t.Helper()
+		for after := int64(0); ; {
+			page, next, err := db.RosterOwners(ctx, contact, after, limit)
+			must(t, err)
+			if len(page) > limit || (len(page) == 0) != (next == 0) || next != 0 && next <= after {
+				t.Fatalf("a page of %d owners after %d, next %d", len(page), after, next)
+			}
+			for _, o := range page {
+				list = append(list, o.String())
+			}
+			if after = next; next == 0 {
+				return list
+			}
+		}
+	}
+	equal(t, "owners of nobody", owners(wanted, 2), nil)
+	var want []string
+	for _, c := range []struct {
+		found bool
+		set   func(*roster.Item)
+	}{
+		{true, func(i *roster.Item) { i.To, i.Listed = true, true }},
+		{true, func(i *roster.Item) { i.From, i.Listed = true, true }},
+		{false, func(i *roster.Item) { i.Listed = true }},
+		{true, func(i *roster.Item) { i.Ask, i.Listed = true, true }},
+		{true, func(i *roster.Item) { i.In = true }},
+		{true, func(i *roster.Item) { i.Approved = true }},
+	} {
+		j := account(t, db)
+		set(t, db, j, wanted, c.set)
+		set(t, db, j, other, func(i *roster.Item) { i.From = true })
+		if c.found {
+			want = append(want, j.String())
+		}
+	}
+	// One that was and is no more, with a row that tells RosterSince of it.
+	gone := account(t, db)
+	set(t, db, gone, wanted, func(i *roster.Item) { i.To, i.Listed = true, true })
+	set(t, db, gone, wanted, func(i *roster.Item) { i.To, i.Listed = false, false })
+	for _, limit := range []int{1, 2, 5, 100} {
+		equal(t, "owners", owners(wanted, limit), want)
+	}
+	withResource, err := wanted.WithResource("orchard")
+	must(t, err)
+	equal(t, "owners by full JID", owners(withResource, 100), want)
+	first := jid.MustParse(want[0])
+	must(t, db.DeleteAccount(ctx, first))
+	equal(t, "owners after the deletion of one", owners(wanted, 3), want[1:])
+}
+
 func testRosterBounds(t *testing.T, db *storage.DB) {
 	ctx := withLimit(t)
 	j := account(t, db)

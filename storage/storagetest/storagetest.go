@@ -69,6 +69,7 @@ func Run(t *testing.T, open func(t *testing.T) *storage.DB) {
 		{"RosterBounds", testRosterBounds},
 		{"RosterUpdatesAreNotLost", testRosterConcurrent},
 		{"RosterModel", testRosterModel},
+		{"RosterOwners", testRosterOwners},
 		{"Offline", testOffline},
 		{"OfflineBounds", testOfflineBounds},
 		{"OfflineIDsAreNotGivenTwice", testOfflineIDs},
