@@ -137,6 +137,13 @@ func (f *flaky) UpdateItem(ctx context.Context, owner, contact jid.JID, change f
 	return it, werr
 }
 
+func (f *flaky) RosterOwners(ctx context.Context, contact jid.JID, after int64, limit int) ([]jid.JID, int64, error) {
+	if err := f.call(); err != nil {
+		return nil, 0, err
+	}
+	return f.Store.RosterOwners(ctx, contact, after, limit)
+}
+
 // client is a session and what it has received.
 type client struct {
 	w *world

@@ -1,6 +1,7 @@
 package roster_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -181,5 +182,74 @@ func TestNameOfDeletedAccountInheritsNothing(t *testing.T) {
 	j.close()
 	if w.roster.Cached(juliet) {
 		t.Error("juliet is cached after her last session")
+	}
+}
+
+// Whatever other rosters say of an account ends with it, also where its own roster does not agree, or its contact blocks it. Owners that
+// are online are told.
+func TestOtherRostersForgetDeletedAccount(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		set  func(*roster.Item)
+		push bool
+	}{
+		{"to", func(it *roster.Item) { it.To = true }, true},
+		{"from", func(it *roster.Item) { it.From = true }, true},
+		{"both", func(it *roster.Item) { it.To, it.From = true, true }, true},
+		{"pending out", func(it *roster.Item) { it.Ask = true }, true},
+		{"pending in", func(it *roster.Item) { it.In, it.Listed, it.Request = true, false, []byte("<presence/>") }, false},
+		{"approved", func(it *roster.Item) { it.Approved = true }, true},
+		{"approved and to", func(it *roster.Item) { it.To, it.Approved = true, true }, true},
+		{"nothing", func(*roster.Item) {}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			romeo := w.account("romeo@localhost")
+			for _, owner := range []string{"juliet@localhost", "nurse@localhost"} {
+				w.state(owner, "romeo@localhost", tt.set)
+				w.state(owner, "mercutio@example.net", tt.set)
+			}
+			w.roster.UseBlocking(blocked{"juliet@localhost romeo@localhost"})
+			j := w.online("juliet@localhost/balcony") // the nurse is offline
+			for _, h := range w.router.Registry().DeletedHooks {
+				h(w.ctx, romeo)
+			}
+			if tt.push {
+				j.gets("<iq id='*' type='set' to='juliet@localhost/balcony'><query xmlns='jabber:iq:roster' ver='*'><item jid='romeo@localhost' subscription='none'/></query></iq>")
+			} else {
+				j.gets()
+			}
+			for _, owner := range []string{"juliet@localhost", "nurse@localhost"} {
+				if s := w.item(owner, "romeo@localhost").State(); s != roster.None {
+					t.Errorf("state %d is left in the roster of %s", s, owner)
+				}
+				want := roster.Item{Listed: true}
+				tt.set(&want)
+				if s := w.item(owner, "mercutio@example.net").State(); s != want.State() {
+					t.Errorf("state %d with another contact of %s", s, owner)
+				}
+				if _, from, err := w.roster.Subscribed(w.ctx, jid.MustParse(owner), romeo); from || err != nil {
+					t.Errorf("%s still shows romeo presence: %v", owner, err)
+				}
+			}
+		})
+	}
+}
+
+// More rosters than are looked up at a time.
+func TestManyRostersForgetDeletedAccount(t *testing.T) {
+	w := newWorld(t)
+	romeo := w.account("romeo@localhost")
+	const owners = 250
+	for i := range owners {
+		w.state(fmt.Sprintf("u%d@localhost", i), "romeo@localhost", func(it *roster.Item) { it.Approved = true })
+	}
+	for _, h := range w.router.Registry().DeletedHooks {
+		h(w.ctx, romeo)
+	}
+	for i := range owners {
+		if it := w.item(fmt.Sprintf("u%d@localhost", i), "romeo@localhost"); it.Approved {
+			t.Fatalf("u%d still has it: %+v", i, it)
+		}
 	}
 }

@@ -26,7 +26,7 @@ const (
 type Event uint8
 
 // The events: a stanza that the owner sends to the contact (Out), one that arrives from the contact (In), and the removal of the roster
-// item by the owner (RFC 6121 §2.5).
+// item by the owner (RFC 6121 §2.5). Gone is the end of the contact's account here.
 const (
 	OutSubscribe Event = iota
 	OutUnsubscribe
@@ -37,6 +37,7 @@ const (
 	InSubscribed
 	InUnsubscribed
 	Remove
+	Gone
 	events // how many there are
 )
 
@@ -208,6 +209,22 @@ var table = [events][states]Transition{
 		NoneApproved:           {None, Push},
 		NonePendingOutApproved: {None, Push | SendUnsubscribe},
 		ToApproved:             {None, Push | SendUnsubscribe},
+	},
+	// Whoever gets the name next is somebody else: nothing that was between the owner and the contact holds for that account, a pre-approval
+	// (§3.4) the least of all. There is nobody to send anything to.
+	Gone: {
+		None:                   {None, 0},
+		NonePendingOut:         {None, Push},
+		NonePendingIn:          {None, 0},
+		NonePendingOutIn:       {None, Push},
+		To:                     {None, Push},
+		ToPendingIn:            {None, Push},
+		From:                   {None, Push},
+		FromPendingOut:         {None, Push},
+		Both:                   {None, Push},
+		NoneApproved:           {None, Push},
+		NonePendingOutApproved: {None, Push},
+		ToApproved:             {None, Push},
 	},
 }
 

@@ -25,7 +25,7 @@ var stateNames = map[string]State{
 }
 
 var eventNames = [events]string{"out subscribe", "out unsubscribe", "out subscribed", "out unsubscribed",
-	"in subscribe", "in unsubscribe", "in subscribed", "in unsubscribed", "remove"}
+	"in subscribe", "in unsubscribe", "in subscribed", "in unsubscribed", "remove", "gone"}
 
 func nameOf(s State) string {
 	for n, t := range stateNames {
@@ -217,6 +217,14 @@ func TestEveryCellOfAppendixA(t *testing.T) {
 		cells++
 		t.Run("remove/"+from, func(t *testing.T) {
 			check(t, from, Remove, "None", Push|answers[Remove][from]) // §2.5.2: always a push
+		})
+		cells++
+		t.Run("gone/"+from, func(t *testing.T) {
+			var want Action
+			if shown[from] != "none" {
+				want = Push
+			}
+			check(t, from, Gone, "None", want)
 		})
 	}
 	if want := int(events) * int(states); cells != want {

@@ -42,4 +42,7 @@ type Store interface {
 	// Approved). It returns the item as written. ErrFull when a new listed item would exceed maxItems, or a new request maxRequests (values of
 	// Limits that the store was opened with).
 	UpdateItem(ctx context.Context, owner, contact jid.JID, change func(*Item) bool) (Item, error)
+	// RosterOwners returns up to limit accounts in whose rosters the item of contact has To, From, Ask, In or Approved, in an order of the
+	// store's own. after is 0 at first and then what next was; no owners are left when next is 0.
+	RosterOwners(ctx context.Context, contact jid.JID, after int64, limit int) (owners []jid.JID, next int64, err error)
 }

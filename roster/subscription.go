@@ -162,9 +162,15 @@ func (m *Module) carryOut(ctx context.Context, a *account, contact jid.JID, do A
 	}
 }
 
-// deleted tells the contacts of an account that is being removed, as if it had removed each of them from its roster.
+// deleted runs before an account is removed.
 func (m *Module) deleted(ctx context.Context, bare jid.JID) {
 	m.abandon(bare)
+	m.leaveContacts(ctx, bare)
+	m.leaveRosters(ctx, bare)
+}
+
+// leaveContacts tells the contacts of an account that is being removed, as if it had removed each of them from its roster.
+func (m *Module) leaveContacts(ctx context.Context, bare jid.JID) {
 	a := m.acquire(bare)
 	defer m.release(a)
 	items, _, err := m.store.Roster(ctx, bare)
@@ -174,6 +180,30 @@ func (m *Module) deleted(ctx context.Context, bare jid.JID) {
 	}
 	for _, it := range items {
 		m.carryOut(ctx, a, it.Contact, Next(it.State(), Remove).Do, nil)
+	}
+}
+
+// maxOwners is how many rosters with a deleted account are looked up at a time. chosen: a few KiB of addresses.
+const maxOwners = 100
+
+// leaveRosters ends what other rosters here still say of an account that is being removed: a pre-approval (RFC 6121 §3.4), of which the account
+// does not know, or a subscription that its own roster does not have, or that a block list kept from being ended. Whoever gets the name
+// next would be shown presence by it.
+func (m *Module) leaveRosters(ctx context.Context, bare jid.JID) {
+	for after := int64(0); ; {
+		owners, next, err := m.store.RosterOwners(ctx, bare, after, maxOwners)
+		if err != nil {
+			m.log.Error("end subscriptions to a deleted account", "account", bare.String(), "err", err)
+			return
+		}
+		for _, owner := range owners {
+			if _, err := m.happen(ctx, owner, bare, Gone, nil); err != nil {
+				m.log.Error("end subscription to a deleted account", "account", owner.String(), "contact", bare.String(), "err", err)
+			}
+		}
+		if after = next; next == 0 {
+			return
+		}
 	}
 }
 

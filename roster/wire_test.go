@@ -86,3 +86,22 @@ func TestLoginThatBringsMuch(t *testing.T) {
 	}
 	c.ExpectNothing()
 }
+
+// A pre-approval (RFC 6121 §3.4) is for the account that had the name, not for whoever registers the name after its deletion.
+func TestPreApprovalEndsWithTheAccount(t *testing.T) {
+	srv := xmpptest.New(t)
+	juliet := srv.Client("juliet@localhost/balcony")
+	juliet.Online()
+	romeo := srv.Account("romeo@localhost")
+	juliet.Send("<presence type='subscribed' to='romeo@localhost'/>")
+	juliet.Sync()
+	if err := srv.Accounts().Delete(t.Context(), romeo); err != nil {
+		t.Fatal(err)
+	}
+	mallory := srv.Client("romeo@localhost/mallory")
+	mallory.Online()
+	mallory.Send("<presence type='subscribe' to='juliet@localhost' id='s'/>")
+	mallory.Sync()
+	mallory.ExpectNothing()
+	juliet.Expect("<presence type='subscribe' from='romeo@localhost' to='juliet@localhost' id='s'/>") // she is asked
+}
