@@ -57,7 +57,7 @@ func (s *Server) newModules() modules {
 	for _, c := range sa.Commands() {
 		commands = append(commands, adhoc.Command(c))
 	}
-	ad := adhoc.New(commands...)
+	ad := adhoc.New(s.log, commands...)
 	co := contact.Module{Of: s.contacts}
 	di := &disco.Module{Name: "Balcony", Node: capsNode, Forms: []func(string) *xmpp.Element{co.Form}, Providers: []disco.Provider{ad}}
 	return modules{

@@ -4,6 +4,7 @@ package adhoc
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 
 	"balcony/xmpp"
@@ -34,11 +35,13 @@ type Command struct {
 type Module struct {
 	commands   []Command // in the order of listing
 	executions executions
+	log        *slog.Logger
+	server     xmpp.Server // static after Register
 }
 
 // New makes the module of these commands.
-func New(commands ...Command) *Module {
-	m := &Module{commands: commands}
+func New(log *slog.Logger, commands ...Command) *Module {
+	m := &Module{commands: commands, log: log}
 	m.executions.init()
 	return m
 }
@@ -53,8 +56,9 @@ func (m *Module) Protocol() []xmpp.Protocol {
 
 // Register adds the command handler.
 func (m *Module) Register(r *xmpp.Registry) {
+	m.server = r.Server
 	r.Feature(xmpp.ToServer, NS) // XEP-0050 §2.1
-	r.IQ(xmpp.ToServer, stanza.SetIQ, NS, "command", m.command)
+	r.IQ(xmpp.ToServer, stanza.SetIQ, NS, "command", m.answer)
 	r.Ended(func(_ context.Context, s xmpp.Session) { m.executions.endAll(s.JID().String()) })
 	m.executions.now = r.Server.Now
 }
@@ -128,6 +132,32 @@ type request struct {
 	Action    string `xml:"action,attr"`
 	// Form is taken for a submission whatever its type says (§3.5.1: even a cancel form).
 	Form *form.Data `xml:"jabber:x:data x"`
+}
+
+// answer is command, whose errors do not repeat what was submitted: it may be a password. RFC 6120 §8.3.1 leaves the original XML up to
+// whoever returns the error, and XEP-0050 §3.7 shows it with the empty <command/> alone.
+func (m *Module) answer(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) {
+	el, err := m.command(ctx, s)
+	if err == nil || isEmpty(s) {
+		return el, err
+	}
+	e, expected := xmpp.AsStanzaError(err)
+	if !expected {
+		m.log.Error("execute command", "err", err)
+	}
+	bounce := xmpp.New(xmpp.IQ, string(stanza.ErrorIQ), s.From, s.To, xmpp.ErrorElement(e))
+	bounce.ID = s.ID
+	m.server.Route(ctx, bounce)
+	return nil, xmpp.ErrDrop
+}
+
+// isEmpty reports whether the <command/> has nothing in it.
+func isEmpty(s *xmpp.Stanza) bool {
+	var q struct {
+		Inner []byte `xml:",innerxml"`
+	}
+	p, ok := s.Payload()
+	return ok && p.Decode(&q) == nil && len(q.Inner) == 0
 }
 
 // command answers XEP-0050 §2.4.

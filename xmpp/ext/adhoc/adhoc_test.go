@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"log/slog"
 	"regexp"
 	"slices"
 	"strconv"
@@ -62,16 +63,19 @@ func list() Command {
 	}
 }
 
-// clock is a Server of which the module uses the time alone.
+// clock is a Server of which the module uses the time, and Route for errors.
 type clock struct {
 	xmpp.Server
-	t time.Time
+	t      time.Time
+	routed []*xmpp.Stanza
 }
+
+func (c *clock) Route(_ context.Context, s *xmpp.Stanza) { c.routed = append(c.routed, s) }
 
 func (c *clock) Now() time.Time { return c.t }
 
 func newModule() (*Module, *clock, *xmpp.Registry) {
-	m, c := New(list(), config()), &clock{t: time.Unix(1_000_000, 0)}
+	m, c := New(slog.New(slog.DiscardHandler), list(), config()), &clock{t: time.Unix(1_000_000, 0)}
 	r := xmpp.NewRegistry(c)
 	m.Register(r)
 	return m, c, r
@@ -341,6 +345,66 @@ func TestDisco(t *testing.T) {
 	var se stanza.Error
 	if _, _, err := m.DiscoInfo(ctx, stranger, responder, "config"); !errors.As(err, &se) || se.Condition != stanza.Forbidden {
 		t.Errorf("info for a stranger: %v", err)
+	}
+}
+
+// What was submitted may be a password: it is in no error and not in the log, whether the error is the requester's or the server's.
+func TestErrorsDoNotRepeatWhatWasSubmitted(t *testing.T) {
+	const secret = "V3r0n4"
+	submitted := `<x xmlns='jabber:x:data' type='submit'><field var='password'><value>` + secret + `</value></field></x>`
+	for _, tt := range []struct {
+		name, attrs, inner string
+		err                error // of Run
+		echo               bool
+		want               string
+	}{
+		{"refused", "node='x' sessionid='ID'", submitted, xmpp.ErrConflict, false, "conflict"},
+		{"failed", "node='x' sessionid='ID'", submitted, errors.New("database is down"), false, "internal-server-error"},
+		{"no such action", "node='x' sessionid='ID' action='explode'", submitted, nil, false, "bad-request"},
+		{"no such session", "node='x' sessionid='none'", submitted, nil, false, "bad-request"},
+		{"no such command", "node='y'", submitted, nil, false, "item-not-found"},
+		{"not a form", "node='x' sessionid='ID'", "<password>" + secret + "</password>", nil, false, "bad-request"},
+		{"text", "node='x' sessionid='ID'", secret, nil, false, "bad-request"},
+		{"nothing submitted", "node='y'", "", nil, true, "item-not-found"}, // XEP-0050 §3.7: with the command
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var log strings.Builder
+			x := config()
+			x.Node, x.Stages = "x", 1
+			x.Run = func(context.Context, jid.JID, string, []*form.Data) (*form.Data, string, error) {
+				return nil, "", tt.err
+			}
+			m, c := New(slog.New(slog.NewTextHandler(&log, nil)), x), &clock{t: time.Unix(1_000_000, 0)}
+			m.Register(xmpp.NewRegistry(c))
+			el, err := ask(t, m, requester, "node='x'", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := attr(el, "sessionid")
+			s := xmpp.New(xmpp.IQ, "set", responder, requester,
+				read(t, `<command xmlns='`+NS+`' `+strings.ReplaceAll(tt.attrs, "ID", id)+`>`+tt.inner+`</command>`))
+			s.ID = "id7"
+			_, err = m.answer(t.Context(), s)
+			if tt.echo {
+				if e, _ := xmpp.AsStanzaError(err); string(e.Stanza.Condition) != tt.want || len(c.routed) != 0 {
+					t.Errorf("error %v, routed %v", err, c.routed)
+				}
+				return
+			}
+			if !errors.Is(err, xmpp.ErrDrop) || len(c.routed) != 1 {
+				t.Fatalf("error %v, routed %v", err, c.routed)
+			}
+			got := c.routed[0]
+			if got.Type != "error" || got.ID != "id7" || !got.To.Equal(requester) || !got.From.Equal(responder) || !strings.Contains(got.String(), "<"+tt.want) {
+				t.Errorf("answer %s", got)
+			}
+			if strings.Contains(got.String()+log.String(), secret) {
+				t.Errorf("the secret is in the answer %s or in the log %s", got, &log)
+			}
+			if failed := tt.want == "internal-server-error"; strings.Contains(log.String(), "database is down") != failed || strings.Contains(got.String(), "database") {
+				t.Errorf("the log is %q", &log)
+			}
+		})
 	}
 }
 

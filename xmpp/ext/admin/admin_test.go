@@ -215,7 +215,7 @@ func TestOnlyTheDomainsAdminsAreAllowed(t *testing.T) {
 // The forms of XEP-0133 §4.
 func TestForms(t *testing.T) {
 	one := map[string]string{ // field type and name, with * when it is required
-		"add-user":                  "jid-single accountjid*, text-private password, text-private password-verify",
+		"add-user":                  "jid-single accountjid*, text-private password*, text-private password-verify",
 		"delete-user":               "jid-multi accountjids*",
 		"disable-user":              "jid-multi accountjids*",
 		"reenable-user":             "jid-multi accountjids*",

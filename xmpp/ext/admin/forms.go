@@ -23,7 +23,7 @@ var (
 	addUser = []form.Field{
 		form.Title("Adding a User"), form.Instructions("Fill out this form to add a user."), formType,
 		form.JID("accountjid", form.Label("The Jabber ID for the account to be added"), form.Required),
-		form.TextPrivate("password", form.Label("The password for this account")),
+		form.TextPrivate("password", form.Label("The password for this account"), form.Required), // there is no account without one
 		form.TextPrivate("password-verify", form.Label("Retype password")),
 	}
 	changePassword = []form.Field{
