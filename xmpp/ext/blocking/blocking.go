@@ -131,9 +131,24 @@ func (m *Module) block(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, erro
 	if len(entries) == 0 {
 		return nil, xmpp.ErrBadRequest
 	}
+	for _, e := range entries {
+		if vital(s.From, e) {
+			return nil, errVital
+		}
+	}
 	return m.change(ctx, s, entries, m.store.Block, func(before *blockList) []jid.JID {
 		return append(before.entries[:len(before.entries):len(before.entries)], entries...)
 	})
+}
+
+// errVital refuses a block that the account would suffer from itself, or that would do nothing.
+var errVital = xmpp.Fail(stanza.Cancel, stanza.NotAllowed, "Your own account and its server cannot be blocked.")
+
+// vital reports whether an entry names from's own account or its server. XEP-0191 says nothing of the server: its answers would be dropped
+// like a stranger's, so that the client waits for them in vain. An entry for the own account has no effect (§5), and clients would show that it had.
+// Another domain is like any other, whether it is served here or not.
+func vital(from, entry jid.JID) bool {
+	return entry.Bare().Equal(from.Bare()) || entry.Equal(from.Domain())
 }
 
 // unblock: XEP-0191 §3.4, and without items §3.5, everybody.

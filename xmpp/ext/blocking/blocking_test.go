@@ -30,19 +30,22 @@ func command(c *xmpptest.Client, name string, entries ...string) {
 
 // XEP-0191 §6 on the wire: whom an entry keeps away.
 func TestEntriesKeepAwayWhomTheyName(t *testing.T) {
-	srv := xmpptest.New(t)
+	srv := xmpptest.New(t, xmpptest.Config(func(c *config.Config) {
+		c.Domains = append(c.Domains, config.Domain{Name: "another.localhost", Registration: config.Closed})
+	}))
 	juliet := srv.Client("juliet@localhost/chamber")
 	juliet.Online()
-	home, work, nurse := srv.Client("romeo@localhost/home"), srv.Client("romeo@localhost/work"), srv.Client("nurse@localhost/kitchen")
+	home, work, nurse := srv.Client("romeo@another.localhost/home"), srv.Client("romeo@another.localhost/work"), srv.Client("nurse@another.localhost/kitchen")
 	for _, tt := range []struct {
 		entry             string
 		home, work, nurse bool // delivered
 	}{
-		{"romeo@localhost/home", false, true, true},
-		{"romeo@localhost", false, false, true},
-		{"localhost", false, false, false},
+		{"romeo@another.localhost/home", false, true, true},
+		{"romeo@another.localhost", false, false, true},
+		{"another.localhost", false, false, false},
+		{"another.localhost/home", true, true, true},
+		{"romeo@localhost", true, true, true},
 		{"localhost/home", true, true, true},
-		{"juliet@localhost", true, true, true},
 	} {
 		command(juliet, "block", tt.entry)
 		for _, s := range []struct {
@@ -56,10 +59,23 @@ func TestEntriesKeepAwayWhomTheyName(t *testing.T) {
 				s.c.Expect(fmt.Sprintf("<message type='error' id='m' from='juliet@localhost' to='%s'><body>x</body>%s</message>", s.c.JID, refused))
 			}
 		}
-		// Juliet's own account still answers her, whatever she has blocked.
 		command(juliet, "unblock", tt.entry)
 	}
 	juliet.ExpectNothing()
+}
+
+// XEP-0191 §5: entries that cover the account itself, which the command refuses and an import may bring, keep nothing of its own from it.
+func TestOwnAccountIsNeverBlocked(t *testing.T) {
+	srv := xmpptest.New(t)
+	if err := srv.DB().Block(t.Context(), srv.Account("juliet@localhost"), []jid.JID{jid.MustParse("juliet@localhost"), jid.MustParse("localhost")}); err != nil {
+		t.Fatal(err)
+	}
+	juliet, balcony := srv.Client("juliet@localhost/chamber"), srv.Client("juliet@localhost/balcony")
+	juliet.Send("<message to='juliet@localhost/balcony' id='m'><body>to myself</body></message>")
+	balcony.Expect("<message from='juliet@localhost/chamber' to='juliet@localhost/balcony' id='m'><body>to myself</body></message>")
+	command(juliet, "unblock", "localhost", "juliet@localhost") // the account answers, and the entries can be taken off
+	juliet.Send("<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>")
+	juliet.Expect("<iq type='result' id='l' from='juliet@localhost' to='juliet@localhost/chamber'><blocklist xmlns='urn:xmpp:blocking'/></iq>")
 }
 
 func TestFullListRefusesAllOfARequest(t *testing.T) {
