@@ -216,6 +216,7 @@ func TestInteropProfanity(t *testing.T) {
 	romeo.shows("Enter password:")
 	romeo.enter(password)
 	juliet.expect("presence  from romeo@localhost/orchard")
+	romeo.shows("<< chat message: Jülïet") // and a window for it
 	romeo.enter("/win 2")
 	romeo.shows("second while away")
 	if before, _, _ := strings.Cut(strings.Join(romeo.command("capture-pane -p"), "\n"), "second while away"); !strings.Contains(before, "first while away") {

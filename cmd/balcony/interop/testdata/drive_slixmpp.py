@@ -51,8 +51,11 @@ class Client(slixmpp.ClientXMPP):
         self.add_event_handler("connection_failed", lambda err: self.came("connection_failed", err))
 
     def came(self, event, data):
-        if event != "message" or data["type"] != "error":  # slixmpp has an event of its own for that, and this one too
-            self.incoming.put_nowait((event, data))
+        if event == "message" and data["type"] == "error":
+            return  # slixmpp has an event of its own for that, and this one too
+        if event == "presence" and data["type"] == "unavailable" and data["from"] == self.boundjid:
+            return  # whether a session that the server ends is told of its own end depends on who is faster
+        self.incoming.put_nowait((event, data))
 
     def before_slixmpp(self, stanza):
         """Notes what slixmpp's own handling of a roster would hide."""
