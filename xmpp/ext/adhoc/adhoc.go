@@ -135,7 +135,8 @@ type request struct {
 }
 
 // answer is command, whose errors do not repeat what was submitted: it may be a password. RFC 6120 §8.3.1 leaves the original XML up to
-// whoever returns the error, and XEP-0050 §3.7 shows it with the empty <command/> alone.
+// whoever returns the error, and XEP-0050 §3.7 shows it with the empty <command/> alone. That has to be there: by its sessionid slixmpp
+// knows what the answer is for.
 func (m *Module) answer(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) {
 	el, err := m.command(ctx, s)
 	if err == nil || isEmpty(s) {
@@ -145,10 +146,28 @@ func (m *Module) answer(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, err
 	if !expected {
 		m.log.Error("execute command", "err", err)
 	}
-	bounce := xmpp.New(xmpp.IQ, string(stanza.ErrorIQ), s.From, s.To, xmpp.ErrorElement(e))
+	bounce := xmpp.New(xmpp.IQ, string(stanza.ErrorIQ), s.From, s.To, emptied(s), xmpp.ErrorElement(e))
 	bounce.ID = s.ID
 	m.server.Route(ctx, bounce)
 	return nil, xmpp.ErrDrop
+}
+
+// emptied is the <command/> of a request without what was submitted in it.
+func emptied(s *xmpp.Stanza) *xmpp.Element {
+	var q struct {
+		Node      string `xml:"node,attr"`
+		SessionID string `xml:"sessionid,attr"`
+		Action    string `xml:"action,attr"`
+	}
+	var attrs []string
+	if p, ok := s.Payload(); ok && p.Decode(&q) == nil {
+		for _, a := range [][]string{{"node", q.Node}, {"sessionid", q.SessionID}, {"action", q.Action}} {
+			if a[1] != "" {
+				attrs = append(attrs, a...)
+			}
+		}
+	}
+	return xmpp.El(NS, "command", attrs...)
 }
 
 // isEmpty reports whether the <command/> has nothing in it.

@@ -398,6 +398,11 @@ func TestErrorsDoNotRepeatWhatWasSubmitted(t *testing.T) {
 			if got.Type != "error" || got.ID != "id7" || !got.To.Equal(requester) || !got.From.Equal(responder) || !strings.Contains(got.String(), "<"+tt.want) {
 				t.Errorf("answer %s", got)
 			}
+			// The command is there, with what it was asked to do: a client may go by its sessionid.
+			empty := "<command xmlns='" + NS + "' " + strings.ReplaceAll(tt.attrs, "ID", id) + "/>"
+			if !strings.Contains(got.String(), empty) {
+				t.Errorf("answer %s without %s", got, empty)
+			}
 			if strings.Contains(got.String()+log.String(), secret) {
 				t.Errorf("the secret is in the answer %s or in the log %s", got, &log)
 			}
