@@ -142,7 +142,8 @@ func (c *conn) end(err error) {
 
 // newOutbox makes the session's outbox; it keeps what comes until begin.
 func (c *conn) newOutbox() *outbox {
-	o := &outbox{limit: c.cfg.Outbox, stalled: true, fail: c.broken}
+	o := newOutbox(c.cfg.Outbox, c.broken)
+	o.stalled = true
 	o.write = func(b []byte) error {
 		_, err := c.tls.Write(b)
 		return err

@@ -24,14 +24,15 @@ type outbox struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	queue    []entry
-	size     int     // bytes in queue and inflight
-	inflight []entry // given to TLS, not yet taken whole by the kernel
-	writing  bool    // somebody is in flush
-	stalled  bool    // the kernel takes no more until unstall is called
-	full     bool    // the bound was reached: nothing more is written
-	closed   bool    // nothing more is taken
-	spare    []entry // the last queue's memory, for the next one
-	put, out uint64  // entries that were taken, and that were written
+	size     int       // bytes in queue and inflight
+	inflight []entry   // given to TLS, not yet taken whole by the kernel
+	writing  bool      // somebody is in flush
+	idle     sync.Cond // told when writing ends
+	stalled  bool      // the kernel takes no more until unstall is called
+	full     bool      // the bound was reached: nothing more is written
+	closed   bool      // nothing more is taken
+	spare    []entry   // the last queue's memory, for the next one
+	put, out uint64    // entries that were taken, and that were written
 	waiters  []waiter
 	leaving  bool // the session is being ended: nobody waits any more
 }
@@ -53,6 +54,12 @@ func (e entry) size() int {
 		return e.stanza.Size()
 	}
 	return len(e.raw)
+}
+
+func newOutbox(limit int, fail func(error)) *outbox {
+	o := &outbox{limit: limit, fail: fail}
+	o.idle.L = &o.mu
+	return o
 }
 
 // Enqueue takes a stanza; false when the session is over or its bound is reached, which ends it.
@@ -147,6 +154,7 @@ func (o *outbox) Flush() {
 		err := o.encode(q)
 		o.mu.Lock()
 		o.writing = false
+		o.idle.Broadcast()
 		if err != nil {
 			o.end()
 			o.mu.Unlock()
@@ -281,11 +289,15 @@ func (o *outbox) wait(ctx context.Context, last bool) error {
 	return nil
 }
 
-// close refuses further stanzas and returns those that were not written, in order.
+// close refuses further stanzas and returns those that were not written, in order. It waits for a write that is under way, which does not
+// block: what that has written must not be sent again.
 func (o *outbox) close() []*xmpp.Stanza {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.end()
+	for o.writing {
+		o.idle.Wait()
+	}
 	var left []*xmpp.Stanza
 	for _, list := range [][]entry{o.inflight, o.queue} {
 		for _, e := range list {

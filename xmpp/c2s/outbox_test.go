@@ -23,7 +23,7 @@ func message(n int) *xmpp.Stanza {
 
 func TestOutboxCoalesces(t *testing.T) {
 	var writes []string
-	o := &outbox{limit: 1 << 20, fail: func(err error) { t.Error(err) }}
+	o := newOutbox(1<<20, func(err error) { t.Error(err) })
 	o.write = func(b []byte) error { writes = append(writes, string(b)); return nil }
 	var b xmpp.Batch
 	ctx := xmpp.WithBatch(context.Background(), &b)
@@ -53,7 +53,8 @@ func TestOutboxCoalesces(t *testing.T) {
 
 func TestOutboxBound(t *testing.T) {
 	var failed []error
-	o := &outbox{limit: 1000, stalled: true, fail: func(err error) { failed = append(failed, err) }}
+	o := newOutbox(1000, func(err error) { failed = append(failed, err) })
+	o.stalled = true
 	o.write = func([]byte) error { return nil }
 	taken := 0
 	for n := range 100 {
@@ -81,7 +82,7 @@ func TestOutboxBound(t *testing.T) {
 func TestOutboxWriteError(t *testing.T) {
 	gone := errors.New("gone")
 	var failed error
-	o := &outbox{limit: 1000, fail: func(err error) { failed = err }}
+	o := newOutbox(1000, func(err error) { failed = err })
 	o.write = func([]byte) error { return gone }
 	o.Enqueue(context.Background(), message(1))
 	if failed != gone {
@@ -121,7 +122,7 @@ func TestSocketSlowReader(t *testing.T) {
 	s, peer := pair(t)
 	s.ready.Store(true)
 	s.limit = 1 << 30
-	o := &outbox{limit: 1 << 30, fail: func(err error) { t.Error(err) }}
+	o := newOutbox(1<<30, func(err error) { t.Error(err) })
 	o.write = func(b []byte) error { _, err := s.Write(b); return err }
 	s.stall, s.unstall, s.drained = o.stall, o.unstall, o.drained
 	const writers, each = 4, 3000
