@@ -87,10 +87,10 @@ func Login(ctx context.Context, r *Run) ([]Metric, error) {
 		return use, n, err
 	}()
 	close(stop)
-	ending.Wait()
 	if loadErr := <-done; loadErr != nil {
 		err = loadErr
 	}
+	ending.Wait() // nobody begins to end a session any more
 	if err != nil {
 		return nil, err
 	}
