@@ -81,6 +81,9 @@ const (
 type Server interface {
 	// Route sends a stanza from a local address (or one that was checked) on its way: the only way to send.
 	Route(ctx context.Context, s *Stanza)
+	// Redeliver sends a stanza on its way again that a session of account had taken, or was to take, and could not write before it ended:
+	// Delivery.Again. It is dropped when another session has it (Stanza.Missed).
+	Redeliver(ctx context.Context, account jid.JID, s *Stanza)
 	// Ask sends a request and waits for its answer, which is matched by sender, id and kind. It sets the id. Never call it on the
 	// goroutine that handles a stanza. The answer may be of type error; err is for none.
 	Ask(ctx context.Context, s *Stanza) (*Stanza, error)
