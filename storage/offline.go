@@ -60,13 +60,13 @@ func (db *DB) appendOffline(q queries, account jid.JID, stamp time.Time, s *xmpp
 }
 
 // Offline returns up to limit messages of the spool in order, beginning after the id after (0 from the start). It sees every message
-// whose AppendOffline was called before, because it waits for the writer. A message that the scanner no longer takes is logged and left out: it
-// must neither reach a peer nor keep the others from theirs.
+// whose AppendOffline was called before, because it waits for the writer. Of a message that the scanner no longer takes the stanza is nil: it must
+// not reach a peer, but whoever empties the spool has to know of it.
 func (db *DB) Offline(ctx context.Context, account jid.JID, after int64, limit int) (entries []offline.Entry, err error) {
 	err = db.writer.settle(ctx)
-	for unread := true; err == nil && unread; {
+	if err == nil {
 		err = db.read(ctx, "Offline", func(q queries) error {
-			entries, unread = nil, false
+			entries = nil
 			return q.rows(`SELECT m.id, m.stamp, m.stanza FROM account a JOIN offline_message m ON m.account_id = a.id
 				WHERE a.domain = $1 AND a.localpart = $2 AND m.id > $3 ORDER BY m.id LIMIT $4`,
 				[]any{account.Domainpart(), account.Localpart(), after, limit},
@@ -81,10 +81,9 @@ func (db *DB) Offline(ctx context.Context, account jid.JID, after int64, limit i
 					var bad error
 					if e.Stanza, bad = stream.Parse(xml, storedLimits); bad != nil {
 						db.log.Error("stored message cannot be read", "account", account.String(), "id", e.ID, "error", bad)
-						after, unread = e.ID, len(entries) == 0 // a page of nothing else is not the end
-						return nil
+						e.Stanza = nil
 					}
-					entries, unread = append(entries, e), false
+					entries = append(entries, e)
 					return nil
 				})
 		})

@@ -2,26 +2,48 @@ package offline
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"balcony/xmpp"
 
 	"mellium.im/xmpp/jid"
 )
 
-// maxHeld bounds the messages to one account that wait in memory while its spool is delivered. chosen: a quarter of an outbox, where
-// they would be otherwise.
+// maxHeld bounds the messages to one account that wait in memory while its spool is delivered, and those that wait for what an ended
+// session sends back. chosen: a quarter of an outbox, where they would be otherwise.
 const maxHeld = 256 << 10
 
-// account is the state of one account's spool.
+// account is the state of one account's spool. Guarded by the module's mu, but for handed.
 type account struct {
 	appends int           // messages on their way into the spool
 	settled chan struct{} // closed when appends is 0 again; nil when nobody waits
 	more    bool          // the owner has to look into the spool again
 
-	owner   xmpp.Session // the session that receives the spool, from before it becomes available
-	running bool         // the spool is being delivered
-	held    []*xmpp.Stanza
-	size    int // of held, in bytes
+	owner   xmpp.Session   // the session that receives the spool, from before it becomes available
+	also    []xmpp.Session // sessions that became available, or tried to, since then: the spool is theirs if the owner does not take it
+	running bool           // the spool is being delivered
+	short   bool           // little is left of it: live messages wait in memory, so that the delivery comes to an end
+	retry   *time.Timer    // set while the delivery waits for the database, or for the owner's client
+	held    []held         // behind everything in the spool that is older
+	size    int            // of held, in bytes
+	handed  handed         // owned by whoever runs
+
+	gate gate
+}
+
+// held is a message for a session that has to receive older ones first.
+type held struct {
+	to     xmpp.Session
+	stanza *xmpp.Stanza
+	at     time.Time
+}
+
+// handed is the portion of the spool that a session has taken last, and that is still in the spool.
+type handed struct {
+	to      xmpp.Session
+	entries []Entry
+	written bool // it is known that the network has it
 }
 
 // get returns the state of an account. It is called with mu held.
@@ -36,27 +58,28 @@ func (m *Module) get(key string) *account {
 
 // put forgets a state that says nothing. It is called with mu held.
 func (m *Module) put(key string, a *account) {
-	if a.appends == 0 && a.owner == nil {
+	if a.appends == 0 && a.owner == nil && a.gate.returning == 0 {
 		delete(m.accounts, key)
 	}
 }
 
-// admit decides what becomes of a message that no session took: held while the account's spool has an owner, or else, when it is to be
-// spooled, counted as on its way into the spool until end. Whoever delivers the spool waits for those.
-func (m *Module) admit(key string, s *xmpp.Stanza, mayHold, mayAppend bool) (held bool, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	a := m.get(key)
-	defer m.put(key, a)
-	switch {
-	case a.owner != nil && mayHold:
-		err = a.hold(s)
-		return err == nil, err
-	case mayAppend:
-		a.appends++
-		a.more = a.owner != nil
+// receives reports whether the spool is or may be delivered to s. It is called with the module's mu held.
+func (a *account) receives(s xmpp.Session) bool {
+	return a.owner != nil && (a.owner == s || slices.Contains(a.also, s))
+}
+
+// join is called with the module's mu held.
+func (a *account) join(s xmpp.Session) {
+	if !slices.Contains(a.also, s) {
+		a.also = append(a.also, s)
 	}
-	return false, nil
+}
+
+// count counts a message as on its way into the spool until end. Whoever delivers the spool waits for those. It is called with the module's
+// mu held.
+func (a *account) count() {
+	a.appends++
+	a.more = a.owner != nil
 }
 
 func (m *Module) end(key string) {
@@ -96,23 +119,34 @@ func (m *Module) settle(ctx context.Context, a *account) {
 	}
 }
 
-// claim makes s the owner of its account's spool unless another session is.
+// claim makes s the owner of its account's spool unless another session is, which then looks into the spool once more before it lets it go:
+// s may be the one who receives it. An owner to whom nothing can be delivered for now has to stand back.
 func (m *Module) claim(s xmpp.Session) bool {
 	key := s.JID().Bare().String()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	a := m.get(key)
-	if a.owner != nil {
+	switch {
+	case a.owner == s:
 		return false
+	case a.owner == nil:
+		m.busyAccounts.Add(1)
+	case a.running || a.retry == nil:
+		a.more = true
+		a.join(s)
+		return false
+	default:
+		a.join(a.owner) // order is kept for it, too
+		a.retry.Stop()
+		a.retry = nil
 	}
 	a.owner = s
-	m.owned.Add(1)
 	return true
 }
 
-// start begins the delivery to s if s owns the spool; whoever gets true calls deliver.
+// start begins the delivery to s if s owns the spool; whoever gets true calls next until it is done, or postpone.
 func (m *Module) start(s xmpp.Session) (*account, bool) {
-	if m.owned.Load() == 0 {
+	if m.busyAccounts.Load() == 0 {
 		return nil, false
 	}
 	m.mu.Lock()
@@ -121,65 +155,67 @@ func (m *Module) start(s xmpp.Session) (*account, bool) {
 	if a == nil || a.owner != s || a.running {
 		return nil, false
 	}
+	if a.retry != nil {
+		a.retry.Stop()
+		a.retry = nil
+	}
 	a.running = true
 	return a, true
 }
 
-// hold keeps a message back while the account's spool has an owner.
-func (m *Module) hold(key string, s *xmpp.Stanza) (held bool, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	a := m.accounts[key]
-	if a == nil || a.owner == nil {
-		return false, nil
-	}
-	err = a.hold(s)
-	return err == nil, err
-}
-
-// hold is called with the module's mu held.
-func (a *account) hold(s *xmpp.Stanza) error {
-	if a.size+s.Size() > maxHeld && a.size > 0 {
-		return xmpp.ErrResourceConstraint // never silently; the sender may try again
-	}
-	a.held = append(a.held, s)
-	a.size += s.Size()
-	return nil
-}
-
-// next tells the owner's goroutine what there is to do after the spool was delivered: held messages to send, the spool again, or
-// nothing, in which case the account is free.
-func (m *Module) next(key string, a *account) (held []*xmpp.Stanza, more, done bool) {
+// next tells the owner's goroutine what there is to do after it has delivered n messages of the spool: the spool again, held messages to
+// give, or nothing, in which case the account is free.
+func (m *Module) next(key string, a *account, n int) (give []held, more, done bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if a.more {
-		a.more = false
+		a.more, a.short = false, n <= page
 		return nil, true, false
 	}
 	if len(a.held) > 0 {
-		held, a.held, a.size = a.held, nil, 0
-		return held, false, false
+		give, a.held, a.size = a.held, nil, 0
+		return give, false, false
 	}
-	a.owner, a.running = nil, false
-	m.owned.Add(-1)
+	a.owner, a.also, a.running, a.short, a.handed = nil, nil, false, false, handed{}
+	m.busyAccounts.Add(-1)
 	m.put(key, a)
 	return nil, false, true
 }
 
-// release marks a context in which messages to an account are no longer held.
-type release struct{}
+// postpone leaves the spool to owner, and the delivery for later: by its next stanza, or after a while by run.
+func (m *Module) postpone(a *account, owner xmpp.Session, run func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a.owner != owner {
+		a.join(a.owner)
+	}
+	a.owner, a.running, a.short, a.more = owner, false, false, true
+	a.retry = time.AfterFunc(m.pause, run)
+}
 
-func (m *Module) releasing(ctx context.Context, key string) bool {
-	k, _ := ctx.Value(release{}).(string)
-	return k == key
+// older takes the held messages that are older than at.
+func (m *Module) older(a *account, at time.Time) (give []held) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for ; n < len(a.held) && a.held[n].at.Before(at); n++ {
+		a.size -= a.held[n].stanza.Size()
+	}
+	give, a.held = a.held[:n:n], a.held[n:]
+	return give
+}
+
+// oldest is the time of the first held message.
+func (m *Module) oldest(a *account) (at time.Time, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(a.held) == 0 {
+		return time.Time{}, false
+	}
+	return a.held[0].at, true
 }
 
 // bound reports whether s is in the table of sessions.
 func (m *Module) bound(account jid.JID, s xmpp.Session) bool {
-	for _, o := range m.server.Sessions(account) {
-		if o == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(m.server.Sessions(account), s)
 }

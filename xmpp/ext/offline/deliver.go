@@ -3,8 +3,8 @@ package offline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"balcony/xmpp"
@@ -16,7 +16,10 @@ import (
 const (
 	page     = 50               // chosen: messages that are read from the store at once
 	portion  = 64 << 10         // chosen: bytes that are sent before waiting for the network; far below an outbox
-	patience = 30 * time.Second // chosen: for the network to take a portion, for the store to answer
+	patience = 30 * time.Second // chosen: for the network to take a portion
+
+	storeTime = 10 * time.Second // chosen: for the store to answer
+	pause     = 5 * time.Second  // chosen: until a delivery that failed is tried again
 )
 
 // wants is the key of a session's mark: it found its account's spool owned by another session.
@@ -39,8 +42,8 @@ func (m *Module) outgoing(ctx context.Context, o *xmpp.Outgoing) error {
 	return nil
 }
 
-// incoming holds messages while the account's spool is delivered.
-func (m *Module) incoming(ctx context.Context, d *xmpp.Delivery) error {
+// incoming keeps messages from overtaking older ones.
+func (m *Module) incoming(_ context.Context, d *xmpp.Delivery) error {
 	if d.Again {
 		if at, _, ok := m.stamped(d.Stanza); ok && m.kept.take(d.Account, at) {
 			return xmpp.ErrDrop // it is still in the spool
@@ -48,18 +51,10 @@ func (m *Module) incoming(ctx context.Context, d *xmpp.Delivery) error {
 		return nil
 	}
 	d.Stanza = m.strip(d.Stanza)
-	if d.Stanza.Kind != xmpp.Message || m.owned.Load() == 0 {
-		return nil
+	if d.Stanza.Kind == xmpp.Message && m.busyAccounts.Load() > 0 {
+		m.divert(d)
 	}
-	key := d.Account.String()
-	if m.releasing(ctx, key) {
-		return nil
-	}
-	held, err := m.hold(key, d.Stanza)
-	if held {
-		return xmpp.ErrDrop
-	}
-	return err
+	return nil
 }
 
 // presence delivers the spool: XEP-0160 §2, step 5.
@@ -77,7 +72,8 @@ func (m *Module) presence(ctx context.Context, c xmpp.PresenceChange) {
 // ended frees what a session owned that has ended before it received its spool.
 func (m *Module) ended(ctx context.Context, s xmpp.Session) { m.run(ctx, s) }
 
-// run delivers the spool if s owns it: to s, or to another session when s does not take it. Then it lets go the messages that were held.
+// run delivers the spool if s owns it: to s, or to another session when s does not take it. Then it lets go the messages that were held. What
+// cannot be delivered for now, although somebody is there, is tried again later.
 func (m *Module) run(ctx context.Context, s xmpp.Session) {
 	a, ok := m.start(s)
 	if !ok {
@@ -85,98 +81,155 @@ func (m *Module) run(ctx context.Context, s xmpp.Session) {
 	}
 	bare := s.JID().Bare()
 	key := bare.String()
-	ctx = context.WithValue(context.WithoutCancel(ctx), release{}, key)
 	var failed []xmpp.Session
+	n := 0
 	for more, done := true, false; !done; {
 		if more {
-			wait, cancel := context.WithTimeout(ctx, patience)
+			wait, cancel := context.WithTimeout(ctx, storeTime)
 			m.settle(wait, a)
 			cancel()
-			m.deliver(ctx, bare, s, &failed)
+			var later xmpp.Session
+			if n, later = m.deliver(ctx, bare, a, s, &failed); later != nil {
+				m.postpone(a, later, func() { m.run(context.Background(), later) })
+				return
+			}
 		}
-		var held []*xmpp.Stanza
-		held, more, done = m.next(key, a)
-		for _, h := range held {
-			m.server.Route(ctx, h)
-		}
+		var give []held
+		give, more, done = m.next(key, a, n)
+		m.give(ctx, bare, give)
 	}
 }
 
-// deliver empties the spool into the first session that takes it, first first. Those that do not take it are added to failed.
-func (m *Module) deliver(ctx context.Context, bare jid.JID, first xmpp.Session, failed *[]xmpp.Session) {
+// deliver empties the spool into the first session that takes it, first first. Those that do not take it are added to failed. It returns how
+// many messages were taken; and, when some are left although a session is there, that session: the database does not answer, or the client
+// is away but may come back (XEP-0198).
+func (m *Module) deliver(ctx context.Context, bare jid.JID, a *account, first xmpp.Session, failed *[]xmpp.Session) (n int, later xmpp.Session) {
 	for {
 		var to xmpp.Session
+		later = nil
 		for _, s := range m.server.Sessions(bare) {
-			if ready(s) && !slices.Contains(*failed, s) && (to == nil || s == first) {
+			if !ready(s) {
+				continue
+			}
+			if later == nil || s == first {
+				later = s
+			}
+			if !slices.Contains(*failed, s) && (to == nil || s == first) {
 				to = s
 			}
 		}
-		if to == nil || m.empty(ctx, bare, to) {
-			return
+		if to == nil {
+			return n, later
+		}
+		taken, err := m.empty(ctx, bare, a, to)
+		n += taken
+		switch {
+		case err == nil:
+			return n, nil
+		case !errors.Is(err, errNotTaken):
+			m.log.Error("deliver spool", "account", bare.String(), "err", err)
+			return n, to
 		}
 		*failed = append(*failed, to)
 	}
 }
 
-// empty delivers the spool to one session, in order. false when the session does not take it all; what it did not take stays in the spool.
-func (m *Module) empty(ctx context.Context, bare jid.JID, to xmpp.Session) bool {
-	var after int64
-	for {
+// errNotTaken is for a session that does not take its spool. What it did not take stays there.
+var errNotTaken = errors.New("the session does not take its spool")
+
+// empty delivers the spool to one session, in order, and between its messages those that were held. It returns how many the session took.
+func (m *Module) empty(ctx context.Context, bare jid.JID, a *account, to xmpp.Session) (n int, err error) {
+	if a.handed.to != to {
+		a.handed = handed{} // delivered twice rather than never
+	}
+	if err := m.confirm(ctx, bare, a); err != nil {
+		return 0, err
+	}
+	for after, last := int64(0), false; !last; {
 		entries, err := m.read(ctx, bare, after)
 		if err != nil {
-			m.log.Error("read spool", "account", bare.String(), "err", err)
-			return true
+			return n, err
 		}
-		last := len(entries) < page
+		last = len(entries) < page
 		for len(entries) > 0 {
-			n := part(entries)
-			send, err := m.allowed(ctx, bare, entries[:n])
+			m.give(ctx, bare, m.older(a, entries[0].Stamp))
+			at, ok := m.oldest(a)
+			k := part(entries, func(e Entry) bool { return ok && e.Stamp.After(at) })
+			send, err := m.allowed(ctx, bare, entries[:k])
 			if err != nil {
-				m.log.Error("look up block list", "account", bare.String(), "err", err)
-				return true
+				return n, err
 			}
 			if !m.send(ctx, bare, to, send) {
-				return false
+				return n, errNotTaken
 			}
-			after = entries[n-1].ID
-			if err := m.remove(ctx, bare, after); err != nil {
-				// They are delivered again at the next occasion: twice rather than never.
-				m.log.Error("remove from spool", "account", bare.String(), "err", err)
-				return true
+			a.handed = handed{to: to, entries: entries[:k]}
+			if err := m.confirm(ctx, bare, a); err != nil {
+				return n, err
 			}
-			entries = entries[n:]
-		}
-		if last {
-			return true
+			n, after, entries = n+k, entries[k-1].ID, entries[k:]
 		}
 	}
+	return n, nil
+}
+
+// confirm waits until the network has taken the portion that a session was given last, and removes it from the spool. Until then the spool
+// has it, and what comes back from a session that ended is dropped. Without stream management nothing later is known of it.
+func (m *Module) confirm(ctx context.Context, bare jid.JID, a *account) error {
+	h := &a.handed
+	if len(h.entries) == 0 {
+		return nil
+	}
+	if w, ok := h.to.(xmpp.Waiter); ok && !h.written {
+		wait, cancel := context.WithTimeout(ctx, patience)
+		err := w.Written(wait)
+		cancel()
+		if err != nil {
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+				h.to.Close(streamerr.ResourceConstraint) // a client that does not read; its next session gets the rest
+			}
+			return errNotTaken
+		}
+	}
+	if !h.written {
+		h.written = true
+		for _, e := range h.entries {
+			m.kept.written(bare, e.Stamp)
+		}
+	}
+	if err := m.remove(ctx, bare, h.entries[len(h.entries)-1].ID); err != nil {
+		return err
+	}
+	*h = handed{}
+	return nil
 }
 
 func (m *Module) read(ctx context.Context, bare jid.JID, after int64) ([]Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	return m.store.Offline(ctx, bare, after, page)
 }
 
 func (m *Module) remove(ctx context.Context, bare jid.JID, upTo int64) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	return m.store.RemoveOffline(ctx, bare, upTo)
 }
 
-// part is how many entries make a portion: at least one.
-func part(entries []Entry) int {
+// part is how many entries make a portion: at least one, and none after the first for which end is true.
+func part(entries []Entry, end func(Entry) bool) int {
 	size := 0
 	for i, e := range entries {
-		if size += e.Stanza.Size(); size > portion && i > 0 {
+		if e.Stanza != nil {
+			size += e.Stanza.Size()
+		}
+		if i > 0 && (size > portion || end(e)) {
 			return i
 		}
 	}
 	return len(entries)
 }
 
-// send gives a portion to a session and waits until the network has taken it. Until then the spool has it, and what comes back from a
-// session that ended is dropped. Without stream management nothing later is known of it.
+// send gives a portion to a session; false when that does not take it.
 func (m *Module) send(ctx context.Context, bare jid.JID, to xmpp.Session, entries []Entry) bool {
 	for _, e := range entries {
 		m.kept.add(bare, e.Stamp)
@@ -188,98 +241,28 @@ func (m *Module) send(ctx context.Context, bare jid.JID, to xmpp.Session, entrie
 	if b := xmpp.BatchFrom(ctx); b != nil {
 		b.Flush()
 	}
-	if w, ok := to.(xmpp.Waiter); ok {
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		if err := w.Written(ctx); err != nil {
-			if errors.Is(err, context.DeadlineExceeded) {
-				to.Close(streamerr.ResourceConstraint) // a client that does not read; its next session gets the rest
-			}
-			return false
-		}
-	}
-	for _, e := range entries {
-		m.kept.take(bare, e.Stamp)
-	}
 	return true
 }
 
-// allowed is entries without those whose sender was blocked meanwhile (XEP-0191 §3.3: "MUST NOT deliver any XML stanzas").
+// allowed is entries without those that cannot be read, and without those whose sender was blocked meanwhile (XEP-0191 §3.3: "MUST NOT deliver any XML
+// stanzas").
 func (m *Module) allowed(ctx context.Context, account jid.JID, entries []Entry) ([]Entry, error) {
-	if m.blocks == nil {
-		return entries, nil
-	}
 	allowed := make([]Entry, 0, len(entries))
 	for _, e := range entries {
-		blocked, err := m.blocks.Blocks(ctx, account, e.Stanza.From)
+		if e.Stanza == nil {
+			m.log.Error("spooled message cannot be read and is dropped", "account", account.String(), "id", e.ID, "stamp", e.Stamp)
+			continue
+		}
+		blocked, err := false, error(nil)
+		if m.blocks != nil {
+			blocked, err = m.blocks.Blocks(ctx, account, e.Stanza.From)
+		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("look up block list: %w", err)
 		}
 		if !blocked {
 			allowed = append(allowed, e)
 		}
 	}
 	return allowed, nil
-}
-
-// kept counts the copies of messages that a session has taken although the spool still has them: the session may end before it has
-// written them, and then they come back as Delivery.Again.
-type kept struct {
-	mu   sync.Mutex
-	list map[message]copies // guarded by mu
-}
-
-// message is a message of an account's spool.
-type message struct {
-	account string
-	stamp   int64 // Unix microseconds; stamps.next makes no two the same
-}
-
-type copies struct {
-	n     int
-	since time.Time
-}
-
-const (
-	maxKept  = 100_000     // chosen: about 10 MB
-	keptTime = time.Minute // chosen: a session's end takes seconds
-)
-
-func (k *kept) add(account jid.JID, stamp time.Time) {
-	now := time.Now()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.list == nil {
-		k.list = make(map[message]copies)
-	}
-	if len(k.list) >= maxKept {
-		for m, c := range k.list {
-			if now.Sub(c.since) > keptTime {
-				delete(k.list, m)
-			}
-		}
-	}
-	m := message{account.String(), stamp.UnixMicro()}
-	c, ok := k.list[m]
-	if !ok && len(k.list) >= maxKept {
-		return // the message may be delivered twice
-	}
-	if now.Sub(c.since) > keptTime {
-		c.n = 0
-	}
-	k.list[m] = copies{c.n + 1, now}
-}
-
-// take forgets one copy, and reports whether there was one.
-func (k *kept) take(account jid.JID, stamp time.Time) bool {
-	m := message{account.String(), stamp.UnixMicro()}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	c, ok := k.list[m]
-	if c.n--; c.n > 0 {
-		k.list[m] = c
-	} else {
-		delete(k.list, m)
-	}
-	return ok && time.Since(c.since) <= keptTime
 }

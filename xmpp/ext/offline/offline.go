@@ -2,8 +2,9 @@
 // delivered when the account is next available, with the stamps of XEP-0203 and by the hints of XEP-0334.
 //
 // The order of messages is kept between the spool and what arrives live. From just before a session becomes available until the spool is
-// empty, messages to its account are held in memory and go out after the spool's; a message that was about to be spooled when the session
-// came is waited for.
+// empty, that session owns the spool: messages to it wait, in the spool itself or, when they must not be stored, in memory, and go out behind the
+// older ones. The account's other sessions get theirs at once. A message that was about to be spooled when the session came is waited for. New
+// messages also wait while a session that ends sends back what its client has not got (Returning).
 package offline
 
 import (
@@ -34,19 +35,22 @@ type Module struct {
 	server xmpp.Server
 	blocks Blocks // nil: nobody is blocked
 
+	pause time.Duration // until a delivery that failed is tried again
+
 	stamps stamps
 	kept   kept
-	owned  atomic.Int32 // number of accounts with an owner
+
+	busyAccounts atomic.Int32 // owners of spools, and sessions that send back
 
 	mu       sync.Mutex
-	accounts map[string]*account // by bare JID, guarded by mu; those with an owner or with appends under way
+	accounts map[string]*account // by bare JID, guarded by mu; those that are in use
 }
 
 var _ xmpp.Module = (*Module)(nil)
 
 // New makes the module. It comes after the modules that stop messages and before those that act on a message that is delivered.
 func New(store Store, log *slog.Logger) *Module {
-	return &Module{store: store, log: log, accounts: make(map[string]*account)}
+	return &Module{store: store, log: log, pause: pause, accounts: make(map[string]*account)}
 }
 
 // Blocks tells whom an account has blocked (XEP-0191).
@@ -133,23 +137,41 @@ func standalone(s *xmpp.Stanza) bool {
 
 // undelivered spools a message.
 func (m *Module) undelivered(ctx context.Context, d *xmpp.Delivery) error {
-	key, what := d.Account.String(), decide(d.Stanza)
-	// The recipients may have been chosen before a session came that is receiving the spool now.
-	held, err := m.admit(key, d.Stanza, !d.Again && !m.releasing(ctx, key), what == spool)
-	switch {
-	case err != nil:
-		return err
-	case held, what == drop:
+	switch decide(d.Stanza) {
+	case drop:
 		return xmpp.ErrDrop
-	case what == refuse:
+	case refuse:
 		return nil
 	}
-	if m.late(ctx, d, key) {
-		m.end(key)
+	key := d.Account.String()
+	c, wait := m.admit(key, d)
+	if wait {
+		await(ctx, c)
 	} else {
-		m.append(ctx, d, key)
+		m.place(ctx, d, key)
 	}
 	return xmpp.ErrDrop
+}
+
+// admit counts a message as on its way into the spool, unless it has to wait for what comes back.
+func (m *Module) admit(key string, d *xmpp.Delivery) (c *xmpp.Commit, wait bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.get(key)
+	if a.gate.returning > 0 && !d.Again {
+		return a.gate.add(waiting{stanza: d.Stanza, account: d.Account}, true)
+	}
+	a.count()
+	return nil, false
+}
+
+// place gives a message that was counted to sessions that have come since its recipients were chosen, or to the spool.
+func (m *Module) place(ctx context.Context, d *xmpp.Delivery, key string) {
+	if m.late(ctx, d, key) {
+		m.end(key)
+		return
+	}
+	m.append(ctx, d, key, m.stamps.next(m.server.Now()), nil)
 }
 
 // late gives the message to the sessions that became available and received the whole spool since the recipients were chosen.
@@ -163,17 +185,18 @@ func (m *Module) late(ctx context.Context, d *xmpp.Delivery, key string) (taken 
 	if len(there) == 0 || m.busy(key) {
 		return false // whoever receives the spool waits for this message
 	}
-	for _, s := range there {
-		if s.Enqueue(ctx, d.Stanza) {
-			taken = true
-		}
+	s := d.Stanza.Shared(len(there))
+	lost := false
+	for _, t := range there {
+		lost = !t.Enqueue(ctx, s) && s.Missed()
 	}
-	return taken
+	return !lost
 }
 
-// append writes the message to the spool. The sender hears of it only when that fails.
-func (m *Module) append(ctx context.Context, d *xmpp.Delivery, key string) {
-	stamp, s := m.stamps.next(m.server.Now()), d.Stanza
+// append writes the message, which was counted, to the spool. When that fails it goes to live, a session that would have found it there. Without
+// one its sender hears of it.
+func (m *Module) append(ctx context.Context, d *xmpp.Delivery, key string, stamp time.Time, live xmpp.Session) {
+	s := d.Stanza
 	if at, rest, ok := m.stamped(s); ok && d.Again {
 		stamp, s = at, rest // a session that got it from the spool has ended: it was sent when it was sent
 	}
@@ -184,6 +207,8 @@ func (m *Module) append(ctx context.Context, d *xmpp.Delivery, key string) {
 		switch {
 		case err == nil:
 			return
+		case live != nil && live.Enqueue(ctx, d.Stanza):
+			return // before older ones rather than not at all
 		case errors.Is(err, ErrFull):
 			// XEP-0160 §2 names this error. It is also that of an account that does not exist, so a stranger does not learn how it stands with
 			// somebody's spool; what the server itself lacks is told as internal-server-error with type wait.

@@ -158,11 +158,11 @@ func TestStoreFails(t *testing.T) {
 	c.presence()
 	check(t, "while the spool cannot be read", c.messages(), nil)
 	sender.handle(text("2"))
-	check(t, "live", c.messages(), []string{"2"})
+	check(t, "live", c.messages(), nil)
 	h.store.set(func(s *store) { s.readErr = nil })
 	c.handle(xmpp.New(xmpp.Presence, "unavailable", jid.JID{}, c.JID()))
 	c.presence()
-	check(t, "at the next occasion", c.messages(), []string{"2", "1"})
+	check(t, "at the next occasion", c.messages(), []string{"1", "2"})
 
 	// Twice rather than never.
 	c.cut()
@@ -252,12 +252,18 @@ func TestAppendUnderWayIsWaitedFor(t *testing.T) {
 		defer close(online)
 		c.presence()
 	}()
-	// Once the session shows, a further message is live, and held.
+	// Once the session shows, a further message waits in the spool for its turn.
 	h.Eventually(func() bool { return c.Presence() != nil })
-	h.send(text("1"))
+	second := make(chan struct{})
+	go func() {
+		defer close(second)
+		h.send(text("1"))
+	}()
+	<-h.store.appended
 	check(t, "before the first one is stored", c.messages(), nil)
 	close(gate)
 	<-sent
+	<-second
 	<-online
 	check(t, "then", c.messages(), []string{"0", "1"})
 }
@@ -317,40 +323,272 @@ func TestMessageIsInTimeForTheSpool(t *testing.T) {
 	check(t, "messages", c.messages(), numbers(0, 2))
 }
 
-// What is held is bounded, and nothing of it is lost silently.
-func TestHeldMessagesAreBounded(t *testing.T) {
-	h := newHost(t, nil)
-	sender := h.bind(romeo.Bare(), "orchard")
-	h.sendNumbers(0, 1)
-	c := h.bind(juliet, "balcony", func(c *client) { c.slow, c.waiting = true, make(chan struct{}) })
+// beginSlow makes a session available that does not read what its spool, messages 0 to n, holds for it. end lets it read on.
+func (h *host) beginSlow(resource string, n int) (c *client, end func()) {
+	h.sendNumbers(0, n)
+	c = h.bind(juliet, resource, func(c *client) { c.slow, c.waiting = true, make(chan struct{}) })
 	online := make(chan struct{})
 	go func() {
 		defer close(online)
 		c.presence()
 	}()
 	<-c.waiting
+	return c, func() {
+		c.mu.Lock()
+		c.slow = false
+		c.mu.Unlock()
+		c.read()
+		<-online
+	}
+}
+
+// lose breaks the connection of a session, which is still in the table: what it had not written is in left.
+func (c *client) lose() (left []*xmpp.Stanza) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = "lost"
+	left = c.queue
+	close(c.wake)
+	c.wake = make(chan struct{})
+	return left
+}
+
+// A session that receives its spool slowly costs its correspondents nothing: what they send meanwhile is as safe as the spool, without a bound
+// of its own and without an error.
+func TestLiveMessagesJoinTheSpoolOfASlowReader(t *testing.T) {
+	h := newHost(t, nil)
+	sender := h.bind(romeo.Bare(), "orchard")
+	c, end := h.beginSlow("balcony", 1)
+	const size, n = 32 << 10, 2 * offline.MaxHeld / (32 << 10)
+	want := []string{"0"}
+	for i := range n {
+		want = append(want, strconv.Itoa(i)+strings.Repeat(".", size))
+		sender.handle(text(want[i+1]))
+	}
+	check(t, "errors", sender.errors(), nil)
+	if got := h.spooled(); got != n+1 {
+		t.Errorf("%d messages are stored, want %d", got, n+1)
+	}
+	end()
+	check(t, "afterwards", c.messages(), want)
+	if h.spooled() != 0 {
+		t.Error("messages are left in the spool")
+	}
+}
+
+// What must not be stored waits in memory, bounded, and its sender hears of what does not fit. It keeps its place among the others.
+func TestMessagesThatAreNotStoredKeepTheirPlace(t *testing.T) {
+	h := newHost(t, nil)
+	sender := h.bind(romeo.Bare(), "orchard")
+	c, end := h.beginSlow("balcony", 1)
 	const size = 32 << 10
 	want := []string{"0"}
 	for i := range 2 * offline.MaxHeld / size {
-		body := strconv.Itoa(i) + strings.Repeat(".", size)
+		body := strconv.Itoa(i+1) + strings.Repeat(".", size)
 		refused := len(sender.errors())
-		sender.handle(text(body))
+		sender.handle(xmpp.New(xmpp.Message, "groupchat", c.JID(), romeo, xmpp.El("", "body").Say(body)))
 		if len(sender.errors()) == refused {
 			want = append(want, body)
 		}
+		sender.handle(text("between"))
+		want = append(want, "between")
 	}
-	if errs := sender.errors(); len(errs) < offline.MaxHeld/size || slices.ContainsFunc(errs, func(s string) bool { return s != "wait resource-constraint" }) {
+	if errs := sender.errors(); len(errs) < offline.MaxHeld/size || slices.ContainsFunc(errs, func(s string) bool { return s != "cancel service-unavailable" }) {
 		t.Errorf("errors %q", errs)
 	}
-	if len(want) < offline.MaxHeld/size/2 {
-		t.Errorf("only %d messages were held", len(want)-1)
+	end()
+	if got := c.messages(); !slices.Equal(got, want) {
+		t.Errorf("got %.5q, want %.5q", got, want)
 	}
+}
+
+// The other sessions of the account do not wait for the one that receives the spool.
+func TestOtherSessionsDoNotWaitForTheSpool(t *testing.T) {
+	h := newHost(t, nil)
+	desk := h.bind(juliet, "desk")
+	desk.presence(priority("-1"))
+	c, end := h.beginSlow("balcony", 3)
+	h.send(text("desk").WithTo(desk.JID()))
+	check(t, "to a full JID", desk.messages(), []string{"desk"})
+	desk.presence(priority("1")) // from here on it is one that may have to receive the spool
+	h.send(text("3"))
+	check(t, "to the account, while its spool may be next", desk.messages(), []string{"desk"})
+	end()
+	check(t, "the session with the spool", c.messages(), numbers(0, 4))
+	check(t, "the other session", desk.messages(), []string{"desk", "3"})
+}
+
+// A session that becomes available while the connection of the one that owns the spool is lost, and that one has not let go of it.
+func TestSpoolGoesToTheSessionThatCameWhileItsOwnerWasLost(t *testing.T) {
+	entered, goOn := make(chan struct{}), make(chan struct{})
+	again := false
+	h := newHost(t, nil, before(func(r *xmpp.Registry) {
+		r.Incoming(func(_ context.Context, d *xmpp.Delivery) error {
+			if d.Again && !again {
+				again = true
+				close(entered)
+				<-goOn
+			}
+			return nil
+		})
+	}))
+	h.sendNumbers(0, 3)
+	a := h.bind(juliet, "a", func(c *client) { c.slow, c.waiting = true, make(chan struct{}) })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.presence()
+	}()
+	<-a.waiting
+	h.send(xmpp.New(xmpp.Message, "chat", juliet, romeo, xmpp.El("http://jabber.org/protocol/chatstates", "composing"))) // waits in memory
+	left := a.lose()
+	<-done
+	go h.Unbind(context.Background(), a.Session) // lets go of the spool: what waits in memory comes back first
+	<-entered
+	b := h.bind(juliet, "b")
+	b.presence()
+	close(goOn)
+	h.Eventually(func() bool { return len(b.messages()) == 3 })
+	for _, s := range left {
+		h.Redeliver(context.Background(), a.Bare(), s)
+	}
+	check(t, "messages", b.messages(), numbers(0, 3))
+	h.Eventually(func() bool { return h.spooled() == 0 })
+}
+
+// When the database answers again, a session that stayed online gets its spool with its next stanza, and nothing overtakes it.
+func TestSpoolIsDeliveredWhenTheDatabaseIsBack(t *testing.T) {
+	for what, fail := range map[string]func(*store, error){
+		"read":   func(s *store, err error) { s.readErr = err },
+		"remove": func(s *store, err error) { s.removeErr = err },
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newHost(t, nil)
+			h.sendNumbers(0, 2)
+			h.store.set(func(s *store) { fail(s, context.DeadlineExceeded) })
+			c := h.bind(juliet, "a")
+			c.presence()
+			h.store.set(func(s *store) { fail(s, nil) })
+			h.sendNumbers(2, 3)
+			c.presence()
+			check(t, "messages", c.messages(), numbers(0, 3))
+			if h.spooled() != 0 {
+				t.Error("messages are left in the spool")
+			}
+			h.sendNumbers(3, 4)
+			check(t, "live again", c.messages(), numbers(0, 4))
+		})
+	}
+}
+
+// A client that sends nothing gets it, too.
+func TestSpoolIsTriedAgainByItself(t *testing.T) {
+	h := newHost(t, nil, func(_ *host, m *offline.Module) { offline.SetPause(m, time.Millisecond) })
+	h.sendNumbers(0, 2)
+	h.store.set(func(s *store) { s.readErr = context.DeadlineExceeded })
+	c := h.bind(juliet, "a")
+	c.presence()
+	check(t, "while the spool cannot be read", c.messages(), nil)
+	h.store.set(func(s *store) { s.readErr = nil })
+	h.Eventually(func() bool { return len(c.messages()) == 2 && h.spooled() == 0 })
+	check(t, "messages", c.messages(), numbers(0, 2))
+}
+
+// While the database does not answer, live messages reach a session that is there.
+func TestLiveMessagesWhileTheDatabaseIsAway(t *testing.T) {
+	h := newHost(t, nil)
+	sender := h.bind(romeo.Bare(), "orchard")
+	h.sendNumbers(0, 1)
+	h.store.set(func(s *store) { s.readErr, s.appendErr = context.DeadlineExceeded, context.DeadlineExceeded })
+	c := h.bind(juliet, "a")
+	c.presence()
+	sender.handle(text("1"))
+	check(t, "errors", sender.errors(), nil)
+	check(t, "live", c.messages(), []string{"1"})
+	h.store.set(func(s *store) { s.readErr = nil })
+	c.presence()
+	check(t, "with the spool", c.messages(), []string{"1", "0"})
+}
+
+// XEP-0198: nothing leaves the spool for a client that is away. When it is back, the delivery goes on where it stood.
+func TestSpoolWaitsForAClientThatIsAway(t *testing.T) {
+	h := newHost(t, nil)
+	n := 2*offline.Page + 7
+	h.sendNumbers(0, n)
+	c := h.bind(juliet, "balcony", func(c *client) { c.slow, c.away = true, true })
+	c.presence()
+	if got := h.spooled(); got != n {
+		t.Errorf("%d messages in the spool, want %d", got, n)
+	}
+	h.sendNumbers(n, n+1)
 	c.mu.Lock()
-	c.slow = false
+	c.slow, c.away = false, false
 	c.mu.Unlock()
-	c.read()
-	<-online
-	check(t, "afterwards", c.messages(), want)
+	c.read() // what the resumed stream begins with
+	c.handle(xmpp.New(xmpp.Message, "chat", romeo, c.JID()))
+	check(t, "messages", c.messages(), numbers(0, n+1))
+	if h.spooled() != 0 {
+		t.Error("messages are left in the spool")
+	}
+}
+
+// A client that does not come back: what it had been given is delivered once to the next one.
+func TestClientThatIsAwayDoesNotComeBack(t *testing.T) {
+	h := newHost(t, nil)
+	h.sendNumbers(0, 3)
+	a := h.bind(juliet, "a", func(c *client) { c.slow, c.away = true, true })
+	a.presence()
+	h.sendNumbers(3, 4)
+	b := h.bind(juliet, "b")
+	b.presence() // the spool is not a's any more
+	check(t, "the next one", b.messages(), numbers(0, 4))
+	a.cut()
+	check(t, "after the first one has ended", b.messages(), numbers(0, 4))
+
+	a = h.bind(juliet, "a", func(c *client) { c.slow, c.away = true, true })
+	b.cut()
+	h.sendNumbers(4, 5)
+	a.presence()
+	a.cut()
+	b = h.bind(juliet, "b")
+	b.presence()
+	check(t, "when nobody was there", b.messages(), numbers(4, 5))
+}
+
+// A server that stops does not wait for a database that does not answer.
+func TestCancelledDeliveryEnds(t *testing.T) {
+	h := newHost(t, nil)
+	h.sendNumbers(0, 1)
+	hang := make(chan struct{})
+	h.store.set(func(s *store) { s.hang = hang })
+	c := h.bind(juliet, "balcony")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.Handle(ctx, &xmpp.Outgoing{Stanza: xmpp.New(xmpp.Presence, "", jid.JID{}, c.JID()), Sender: c.Session})
+	}()
+	<-hang
+	cancel()
+	<-done
+	h.store.set(func(s *store) { s.hang = nil })
+	c.cut()
+	c = h.bind(juliet, "balcony")
+	c.presence()
+	check(t, "the next one", c.messages(), numbers(0, 1))
+}
+
+// What can no longer be read leaves the spool like the rest, wherever it stands.
+func TestUnreadableMessagesLeaveTheSpool(t *testing.T) {
+	h := newHost(t, nil)
+	h.sendNumbers(0, 4)
+	h.store.set(func(s *store) { s.unreadable = map[int64]bool{1: true, 3: true, 4: true} })
+	c := h.bind(juliet, "balcony")
+	c.presence()
+	check(t, "messages", c.messages(), []string{"1"})
+	if h.spooled() != 0 {
+		t.Error("messages are left in the spool")
+	}
 }
 
 // A spool that is larger than an outbox does not end the session that receives it.
@@ -414,10 +652,7 @@ func TestAnotherSessionTakesOver(t *testing.T) {
 	check(t, "while the first one receives it", b.messages(), nil)
 	h.sendNumbers(n, n+1)
 	check(t, "a live message meanwhile", b.messages(), nil)
-	a.mu.Lock()
-	a.closed = "lost"
-	close(a.wake)
-	a.mu.Unlock()
+	a.lose()
 	<-online
 	check(t, "after the first one has ended", b.messages(), numbers(0, n+1))
 	a.cut() // gives back a page that b has
@@ -436,10 +671,7 @@ func TestAnotherSessionComesNext(t *testing.T) {
 	online := make(chan struct{})
 	h.Registry().Outgoing(func(_ context.Context, o *xmpp.Outgoing) error {
 		if o.Sender == xmpp.Session(b.Session) {
-			a.mu.Lock()
-			a.closed = "lost"
-			close(a.wake)
-			a.mu.Unlock()
+			a.lose()
 			<-online
 		}
 		return nil

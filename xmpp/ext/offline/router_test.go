@@ -31,12 +31,14 @@ type host struct {
 // store is the database, with things that a test makes happen to it.
 type store struct {
 	*storage.DB
-	mu        sync.Mutex
-	gate      chan struct{} // appends wait until it is closed; nil: they do not
-	appendErr error
-	readErr   error
-	removeErr error
-	appended  chan struct{} // hears of every append; may be nil
+	mu         sync.Mutex
+	gate       chan struct{} // appends wait until it is closed; nil: they do not
+	appendErr  error
+	readErr    error
+	removeErr  error
+	hang       chan struct{} // the next read tells it, and does not return before its context is done
+	unreadable map[int64]bool
+	appended   chan struct{} // hears of every append; may be nil
 }
 
 func (s *store) AppendOffline(ctx context.Context, account jid.JID, stamp time.Time, st *xmpp.Stanza) *xmpp.Commit {
@@ -54,22 +56,35 @@ func (s *store) AppendOffline(ctx context.Context, account jid.JID, stamp time.T
 	if gate == nil {
 		return s.DB.AppendOffline(ctx, account, stamp, st)
 	}
-	c := new(xmpp.Commit)
+	c, next := new(xmpp.Commit), make(chan struct{})
+	s.set(func(s *store) { s.gate = next }) // appends keep their order
 	go func() {
 		<-gate
 		s.DB.AppendOffline(ctx, account, stamp, st).Then(c.Complete)
+		close(next)
 	}()
 	return c
 }
 
 func (s *store) Offline(ctx context.Context, account jid.JID, after int64, limit int) ([]offline.Entry, error) {
 	s.mu.Lock()
-	err := s.readErr
+	err, hang, unreadable := s.readErr, s.hang, s.unreadable
 	s.mu.Unlock()
+	if hang != nil {
+		hang <- struct{}{}
+		<-ctx.Done()
+		err = ctx.Err()
+	}
 	if err != nil {
 		return nil, err
 	}
-	return s.DB.Offline(ctx, account, after, limit)
+	entries, err := s.DB.Offline(ctx, account, after, limit)
+	for i := range entries {
+		if unreadable[entries[i].ID] {
+			entries[i].Stanza = nil
+		}
+	}
+	return entries, err
 }
 
 func (s *store) RemoveOffline(ctx context.Context, account jid.JID, upTo int64) error {
@@ -148,6 +163,7 @@ type client struct {
 	largest int            // that size ever was
 	accept  int            // Enqueue refuses after so many; -1: never
 	slow    bool           // nothing is written but by read
+	away    bool           // its client may come back (XEP-0198)
 	closed  string
 	waiting chan struct{} // hears of every Written that waits; may be nil
 	wake    chan struct{} // closed by read
@@ -199,7 +215,7 @@ func (c *client) Close(reason streamerr.Error) {
 func (c *client) Written(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		done, ended, wake := len(c.queue) == 0, c.accept == 0 || c.closed != "", c.wake
+		done, ended, wake := len(c.queue) == 0, c.accept == 0 || c.away || c.closed != "", c.wake
 		c.mu.Unlock()
 		switch {
 		case done:

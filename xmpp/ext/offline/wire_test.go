@@ -117,3 +117,35 @@ func TestWireReplacedInTheMiddle(t *testing.T) {
 	}
 	c.ExpectNothing()
 }
+
+// A session that reads gets what is sent to it while another one is busy with the account's spool, in the order in which it was sent (RFC
+// 6120 §10.1), and nobody who writes to it sees an error.
+func TestWireSlowLoginDelaysNobody(t *testing.T) {
+	srv := xmpptest.New(t, xmpptest.Config(func(c *config.Config) { c.Limits.ClientRate = config.Off }))
+	romeo := srv.Client("romeo@localhost/orchard")
+	desk := srv.Client("juliet@localhost/desk")
+	desk.Send("<presence><priority>-1</priority></presence>")
+	desk.Read()
+	filler := strings.Repeat(".", 8<<10)
+	for i := range 900 {
+		romeo.Send(fmt.Sprintf(`<message to='juliet@localhost' type='chat'><body>%d%s</body></message>`, i, filler))
+	}
+	romeo.Sync()
+	slow, _ := srv.Login("juliet@localhost")
+	slow.Write(`<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>slow</resource></bind></iq><presence/>`)
+	srv.Eventually("presence", func() bool { return srv.Available("juliet@localhost/slow") })
+	desk.Sync()
+	desk.Discard()
+	romeo.Send(`<message to='juliet@localhost/desk' type='chat'><body>first</body></message><presence to='juliet@localhost/desk'/>`)
+	desk.Expect(`<message from='romeo@localhost/orchard' to='juliet@localhost/desk' type='chat'><body>first</body></message>`)
+	desk.Expect(`<presence from='romeo@localhost/orchard' to='juliet@localhost/desk'/>`)
+	for i := range 40 {
+		romeo.Send(fmt.Sprintf(`<message to='juliet@localhost/desk' type='chat'><body>%d%s</body></message>`, i, filler))
+	}
+	romeo.ExpectNothing()
+	for i := range 40 {
+		if body := desk.Read().Children[0].Text; strings.TrimRight(body, ".") != strconv.Itoa(i) {
+			t.Fatalf("message %d is %.20s", i, body)
+		}
+	}
+}
