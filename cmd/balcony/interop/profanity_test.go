@@ -178,6 +178,7 @@ func TestInteropProfanity(t *testing.T) {
 	romeo.enter("/sub allow juliet@localhost")
 	juliet.expect("presence subscribed from romeo@localhost", `push romeo@localhost "" both []`, "presence  from romeo@localhost/orchard")
 	romeo.enter("/roster nick juliet@localhost Jülïet")
+	romeo.shows("   Jülïet") // in the panel: the push has come
 	romeo.enter("/roster")
 	romeo.shows("juliet@localhost (Jülïet) - both")
 	romeo.enter(`/status set away "gone to Mantua"`)
@@ -203,6 +204,7 @@ func TestInteropProfanity(t *testing.T) {
 	juliet.expect("presence unavailable from romeo@localhost/orchard")
 	juliet.say("romeo@localhost", "hear me")
 	juliet.expect("message error from romeo@localhost service-unavailable")
+	romeo.shows("successfully blocked")
 	romeo.enter("/blocked remove juliet@localhost")
 	juliet.expect("presence  from romeo@localhost/orchard")
 

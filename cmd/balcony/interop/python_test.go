@@ -34,7 +34,7 @@ func (s *server) python(script, scenario, want string) {
 		return n
 	}
 	options, err := json.Marshal(map[string]any{
-		"host": "127.0.0.1", "starttls": port("c2s"), "direct_tls": port("c2s_tls"), "password": password, "seconds": patience.Seconds(),
+		"host": "127.0.0.1", "starttls": port("c2s"), "direct_tls": port("c2s_tls"), "password": password, "seconds": patience.Seconds() - 10, // so that it says where it waits
 		"certificates": map[string]string{"localhost": s.certificate("localhost"), "open.test": s.certificate("open.test"),
 			"rsa256.test": filepath.Join(s.dir, "rsa256.test.crt"), "rsa384.test": filepath.Join(s.dir, "rsa384.test.crt")},
 	})
