@@ -129,7 +129,7 @@ func (c *conn) end(err error) {
 			s.salvage(left)
 		}
 	}
-	back()
+	_ = guard(c.log, c.server.metrics, func() error { back(); return nil })
 	if s != nil && !hibernates {
 		s.leave()
 	}

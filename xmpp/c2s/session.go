@@ -242,6 +242,6 @@ func (s *Server) redeliver(log *slog.Logger, account jid.JID, left []*xmpp.Stanz
 func (s *session) end() {
 	back := s.remove()
 	s.salvage(nil)
-	back()
+	_ = guard(s.log, s.server.metrics, func() error { back(); return nil })
 	s.leave()
 }

@@ -77,6 +77,7 @@ func New(ctx context.Context, cfg *config.Config, set *certs.Set, log *slog.Logg
 	s.register()
 	s.router.SetSubscriptions(s.modules.roster)
 	s.c2s = c2s.New(c2sConfig(cfg), s.router, s.auth, set, s.modules.register, db, s.metrics, log)
+	s.c2s.SetReturning(s.modules.offline.Returning)
 	s.c2s.SetAway(s.modules.push.Notify, s.modules.push.Returned)
 	return s, nil
 }
