@@ -306,8 +306,9 @@ async def offline():
     await juliet.saw_nothing()  # nor for a negative priority
     await juliet.available(ppriority=0)
     await juliet.saw(3)
-    romeo.send_message("juliet@localhost", "live", mtype="chat")
-    await juliet.saw()
+    romeo.send_message("juliet@localhost", "after them", mtype="chat")
+    _, message = await juliet.incoming.get()
+    show(client="juliet", body=message["body"])
     await juliet.leave()
     juliet = await Client("juliet@localhost/balcony").online()
     await juliet.saw_nothing()  # once
