@@ -18,6 +18,7 @@ check:
 # All tests with the race detector, the comparison of generated pages and the interop tests among them.
 race:
 	go test -race -timeout 10m ./...
+	go test -count=1 ./xmpp/stream # what counts allocations and heap cannot run with the race detector
 
 # Every fuzz target for FUZZTIME seconds each.
 fuzz:
