@@ -19,10 +19,10 @@ type outbox struct {
 	// Static after construction.
 	write func([]byte) error // does not block; an error is final
 	fail  func(error)        // called once, when write failed or the bound is reached, never with mu held
-	limit int
 
 	mu sync.Mutex
 	// Guarded by mu.
+	limit    int // bytes; what was forced is on top
 	queue    []entry
 	size     int       // bytes in queue and inflight
 	inflight []entry   // given to TLS, not yet taken whole by the kernel
@@ -102,11 +102,14 @@ func (o *outbox) append(e entry) bool {
 	return true
 }
 
-// force takes an entry whatever the bound is.
+// force takes an entry whatever the bound is, and raises the bound by it: what a resumed session had waiting for it is bounded by the queue
+// of stream management, and must not make what comes next too much.
 func (o *outbox) force(e entry) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.take(e, e.size())
+	n := e.size()
+	o.limit += n
+	o.take(e, n)
 }
 
 // take is called with mu held.

@@ -79,6 +79,26 @@ func TestOutboxBound(t *testing.T) {
 	}
 }
 
+// What waits for a client that resumes may be more than an outbox; the next stanza is taken all the same, and the bound holds for what is
+// new.
+func TestOutboxForced(t *testing.T) {
+	var failed error
+	o := newOutbox(1000, func(err error) { failed = err })
+	o.stalled = true
+	for n := range 50 {
+		o.force(entry{stanza: message(n)})
+	}
+	if !o.Enqueue(context.Background(), message(50)) || failed != nil {
+		t.Fatalf("the first new stanza: %v", failed)
+	}
+	for n := 51; failed == nil && n < 100; n++ {
+		o.Enqueue(context.Background(), message(n))
+	}
+	if !errors.Is(failed, errOutboxFull) {
+		t.Fatalf("the bound does not hold any more: %v", failed)
+	}
+}
+
 func TestOutboxWriteError(t *testing.T) {
 	gone := errors.New("gone")
 	var failed error
