@@ -1,6 +1,6 @@
 # The tasks of this project. .ci/run calls "make test".
 
-.PHONY: build test check race fuzz interop bench fmt docs deps
+.PHONY: build test check race fuzz interop chaos bench fmt docs deps
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o balcony ./cmd/balcony
@@ -19,6 +19,7 @@ check:
 race:
 	go test -race -timeout 10m ./...
 	go test -count=1 ./xmpp/stream # what counts allocations and heap cannot run with the race detector
+	go test -count=1 -run TestStrangers ./cmd/balcony
 
 # Every fuzz target for FUZZTIME seconds each.
 fuzz:
@@ -27,6 +28,10 @@ fuzz:
 # Software that we did not write against the real server.
 interop:
 	go test -count=1 -v -run Interop ./...
+
+# Connections cut and the server ended at random moments, until there was enough of it on each database. "go test ./cmd/balcony/chaos" is a short run.
+chaos:
+	go test -count=1 -timeout 60m -v -run TestChaos ./cmd/balcony/chaos -long
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...

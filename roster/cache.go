@@ -39,6 +39,46 @@ type account struct {
 	sent    chan struct{}           // closed when sending ends; nil when nobody waits
 }
 
+// maxCache bounds the rosters that are kept whole. chosen: more than 6,000 of twenty contacts.
+const maxCache = 32 << 20
+
+// whole is a roster as it is in the database. Read-only.
+type whole struct {
+	items   []Item
+	version int64
+}
+
+// size is about what it takes in memory.
+func (w whole) size(owner string) int {
+	n := 256 + len(owner)
+	for _, it := range w.items {
+		n += 192 + len(it.Name) + len(it.Request) + 3*len(it.Contact.Localpart()) + len(it.Contact.Domainpart())
+		for _, g := range it.Groups {
+			n += 16 + len(g)
+		}
+	}
+	return n
+}
+
+// roster is Store.Roster, for an account whose client comes back without the database. Read-only.
+func (m *Module) roster(ctx context.Context, owner jid.JID) ([]Item, int64, error) {
+	key := owner.String()
+	w, ok, gen := m.read.Get(key)
+	if ok {
+		return w.items, w.version, nil
+	}
+	items, version, err := m.store.Roster(ctx, owner)
+	if err != nil {
+		return nil, 0, err
+	}
+	w = whole{items, version}
+	m.read.Put(key, w, w.size(key), gen)
+	return items, version, nil
+}
+
+// Forget drops what is known of an account's roster, whose sessions have ended. Call it after something else has changed the roster in the database.
+func (m *Module) Forget(account jid.JID) { m.read.Drop(account.Bare().String()) }
+
 // contact is what the cache keeps of a roster item.
 type contact struct {
 	jid    jid.JID
@@ -139,7 +179,7 @@ func (m *Module) load(ctx context.Context, a *account) error {
 	if _, ok := a.currentVersion(); ok {
 		return nil
 	}
-	items, version, err := m.store.Roster(ctx, a.bare)
+	items, version, err := m.roster(ctx, a.bare)
 	if err != nil {
 		return err
 	}
@@ -165,6 +205,7 @@ func (a *account) fill(items []Item, version int64) {
 // update changes an item in the store and in the cache. The caller holds the turn.
 func (m *Module) update(ctx context.Context, a *account, contact jid.JID, change func(*Item) bool) (Item, error) {
 	it, err := m.store.UpdateItem(ctx, a.bare, contact, change)
+	m.Forget(a.bare)
 	if err != nil {
 		if !errors.Is(err, ErrFull) {
 			a.doubt() // the change may have been written all the same

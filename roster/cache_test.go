@@ -55,6 +55,43 @@ func TestPresenceDoesNotTouchTheDatabase(t *testing.T) {
 	}
 }
 
+// An account whose client comes back is not read again, but for what was changed while it was away, whoever changed it.
+func TestComingBackDoesNotTouchTheDatabase(t *testing.T) {
+	w := newWorld(t)
+	w.friends("juliet@localhost", "romeo@localhost")
+	visit := func(want string) (calls int) {
+		t.Helper()
+		before := w.store.count()
+		j := w.bind("juliet@localhost/balcony")
+		j.send("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>", "<presence/>")
+		calls = w.store.count() - before
+		got := j.take()
+		if len(got) == 0 || got[0].ID != "r" || !strings.Contains(got[0].String(), want) {
+			t.Errorf("got %v, want %s", got, want)
+		}
+		j.close()
+		return calls
+	}
+	both := "<item jid='romeo@localhost' subscription='both'/>"
+	visit(both)
+	if n := visit(both); n != 0 {
+		t.Errorf("%d calls of the store", n)
+	}
+	r := w.online("romeo@localhost/orchard")
+	r.send("<presence type='unsubscribe' to='juliet@localhost'/>")
+	r.close()
+	visit("<item jid='romeo@localhost' subscription='to'/>")
+	// What stands behind the module.
+	if _, err := w.db.UpdateItem(w.ctx, jid.MustParse("juliet@localhost"), jid.MustParse("nurse@localhost"), func(it *roster.Item) bool {
+		it.Listed = true
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.roster.Forget(jid.MustParse("juliet@localhost/x"))
+	visit("<item jid='nurse@localhost' subscription='none'/>")
+}
+
 // When the roster cannot be read, the client learns that its presence was not broadcast, and stays unavailable.
 func TestDatabaseDownAtInitialPresence(t *testing.T) {
 	w := newWorld(t)

@@ -144,6 +144,22 @@ func (m *Module) sharesDirected(s *xmpp.Stanza) bool {
 	return false
 }
 
+// Directed are the addresses with that bare JID to which a session has sent directed presence, in no order.
+func (m *Module) Directed(s xmpp.Session, bare jid.JID) (list []jid.JID) {
+	r := resourceOf(s)
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, to := range r.directed {
+		if to.Bare().Equal(bare) {
+			list = append(list, to)
+		}
+	}
+	return list
+}
+
 // sharesPresence reports whether a session has sent directed presence to an entity, or to another resource of the same bare JID: the other
 // occupants of a room may ask when one of them knows.
 func sharesPresence(sess xmpp.Session, entity jid.JID) bool {

@@ -27,12 +27,12 @@ func (m *Module) get(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error)
 	if sess == nil || resourceOf(sess) == nil {
 		return nil, xmpp.ErrDrop // it has ended
 	}
-	after := pace{to: sess}
+	after := xmpp.Pace{To: sess}
 	size, err := m.answer(ctx, sess, s, q.Ver)
 	if err != nil {
 		return nil, err
 	}
-	after.sent(ctx, size) // a roster may be larger than all the rest that a login brings
+	after.Sent(ctx, size) // a roster may be larger than all the rest that a login brings
 	return nil, xmpp.ErrDrop
 }
 
@@ -51,7 +51,7 @@ func (m *Module) answer(ctx context.Context, sess xmpp.Session, s *xmpp.Stanza, 
 			}
 		}
 	}
-	items, version, err := m.store.Roster(ctx, a.bare)
+	items, version, err := m.roster(ctx, a.bare)
 	if err != nil {
 		return 0, err
 	}
@@ -64,7 +64,7 @@ func (m *Module) answer(ctx context.Context, sess xmpp.Session, s *xmpp.Stanza, 
 	}
 	r.interested = true
 	result := s.Result(el)
-	if b := xmpp.BatchFrom(ctx); b != nil && result.Size() > portion {
+	if b := xmpp.BatchFrom(ctx); b != nil && result.Size() > xmpp.Portion {
 		b.Flush() // an empty outbox takes any stanza
 	}
 	sess.Enqueue(ctx, result)

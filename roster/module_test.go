@@ -329,6 +329,7 @@ func (w *world) state(owner, contact string, change func(*roster.Item)) {
 		change(it)
 		return true
 	})
+	w.roster.Forget(w.account(owner))
 	if err != nil {
 		w.t.Fatal(err)
 	}

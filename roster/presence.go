@@ -112,12 +112,12 @@ func (m *Module) reaches(ctx context.Context, a *account, to jid.JID) bool {
 // arrive gives a resource that has become available what it has missed: the presence of the account's other resources and of the
 // contacts (RFC 6121 §4.2.2, §4.3.1), and subscription requests that wait for an answer (§3.1.3 rule 4).
 func (m *Module) arrive(ctx context.Context, a *account, s xmpp.Session) {
-	p := &pace{to: s}
+	p := &xmpp.Pace{To: s}
 	first := true
 	for _, other := range m.available(a.bare) {
 		if other != s {
 			first = false
-			if !p.sent(ctx, m.show(ctx, other, s.JID())) {
+			if !p.Sent(ctx, m.show(ctx, other, s.JID())) {
 				return
 			}
 		}
@@ -135,7 +135,7 @@ func (m *Module) arrive(ctx context.Context, a *account, s xmpp.Session) {
 
 // look fetches the presence of a contact for a session; false when that takes no more. RFC 6121 §4.3.1: no probe is needed for an
 // account here.
-func (m *Module) look(ctx context.Context, a *account, p *pace, to jid.JID) bool {
+func (m *Module) look(ctx context.Context, a *account, p *xmpp.Pace, to jid.JID) bool {
 	if !m.srv.Serves(to.Domainpart()) {
 		probe := xmpp.New(xmpp.Presence, "probe", to, a.bare)
 		probe.ID = rand.Text()
@@ -155,7 +155,7 @@ func (m *Module) look(ctx context.Context, a *account, p *pace, to jid.JID) bool
 		m.srv.Route(ctx, xmpp.New(xmpp.Presence, "unsubscribed", a.bare, to))
 	default:
 		for _, o := range online {
-			if !p.sent(ctx, m.show(ctx, o, p.to.JID())) {
+			if !p.Sent(ctx, m.show(ctx, o, p.To.JID())) {
 				return false
 			}
 		}
@@ -183,11 +183,11 @@ func (m *Module) askAgain(ctx context.Context, a *account) {
 }
 
 // showRequests gives a session the subscription requests that wait for the owner's answer.
-func (m *Module) showRequests(ctx context.Context, a *account, p *pace) {
+func (m *Module) showRequests(ctx context.Context, a *account, p *xmpp.Pace) {
 	if len(a.where(func(p parts) bool { return p.in })) == 0 {
 		return
 	}
-	items, _, err := m.store.Roster(ctx, a.bare)
+	items, _, err := m.roster(ctx, a.bare)
 	if err != nil {
 		m.log.Error("load subscription requests", "account", a.key, "err", err)
 		return
@@ -197,7 +197,7 @@ func (m *Module) showRequests(ctx context.Context, a *account, p *pace) {
 			continue
 		}
 		request := it.kept(a.bare)
-		if !p.to.Enqueue(ctx, request) || !p.sent(ctx, request.Size()) {
+		if !p.To.Enqueue(ctx, request) || !p.Sent(ctx, request.Size()) {
 			return
 		}
 	}

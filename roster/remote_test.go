@@ -89,7 +89,7 @@ func TestProbeFromElsewhere(t *testing.T) {
 	probe("romeo@example.net", "juliet@localhost")
 	w.sent("<presence id='probe1' type='unavailable' from='juliet@localhost' to='romeo@example.net'/>")
 	at := time.Date(2002, 9, 10, 23, 41, 7, 0, time.UTC)
-	if err := w.db.SetLastActivity(w.ctx, jid.MustParse("juliet@localhost"), at, ""); err != nil {
+	if err := w.db.SetLastActivity(jid.MustParse("juliet@localhost"), at, "").Wait(w.ctx); err != nil {
 		t.Fatal(err)
 	}
 	probe("romeo@example.net", "juliet@localhost")

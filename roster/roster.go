@@ -2,7 +2,7 @@
 //
 // The subscription states are a pure table (states.go); item.go and iq.go are the roster as clients read and write it, push.go tells them
 // of changes, subscription.go carries out what a subscription stanza means, presence.go and probe.go are broadcast presence and probes,
-// directed.go remembers who got directed presence, and cache.go keeps the subscriptions of accounts that are online.
+// directed.go remembers who got directed presence, and cache.go keeps the subscriptions of accounts that are online, and rosters that were read a short while ago.
 package roster
 
 import (
@@ -64,13 +64,15 @@ type Last interface {
 // It must be registered after the module that blocks stanzas: a subscription stanza ends in its filters, and what a filter before it
 // stops changes no subscription.
 type Module struct {
-	// Static after Register, UseBlocking and UseLast.
+	// Static after Register, UseBlocking, UseLast and UseShown.
 	cfg      Config
 	store    Store
 	log      *slog.Logger
 	srv      xmpp.Server
 	blocking Blocking // nil: nobody is blocked
 	last     Last     // nil: not known
+	shown    func(ctx context.Context, owner, contact jid.JID)
+	read     *xmpp.Cache[whole] // bytes
 
 	mu       sync.RWMutex
 	accounts map[string]*account // guarded by mu, by bare JID: those with sessions, and those whose roster is being changed
@@ -80,7 +82,7 @@ var _ xmpp.Module = (*Module)(nil)
 
 // New makes the module.
 func New(cfg Config, store Store, log *slog.Logger) *Module {
-	return &Module{cfg: cfg, store: store, log: log, accounts: make(map[string]*account)}
+	return &Module{cfg: cfg, store: store, log: log, read: xmpp.NewCache[whole](maxCache), accounts: make(map[string]*account)}
 }
 
 // UseBlocking tells the module who knows the block lists; before the first stanza.
@@ -88,6 +90,10 @@ func (m *Module) UseBlocking(b Blocking) { m.blocking = b }
 
 // UseLast tells the module who knows when an offline account was online last; before the first stanza.
 func (m *Module) UseLast(l Last) { m.last = l }
+
+// UseShown makes f hear of every contact who has become subscribed to an owner's presence, after that was sent; before the first stanza. Both are bare
+// JIDs, and the owner does not block the contact.
+func (m *Module) UseShown(f func(ctx context.Context, owner, contact jid.JID)) { m.shown = f }
 
 // Protocol lists what the module implements.
 func (m *Module) Protocol() []xmpp.Protocol {
@@ -197,6 +203,12 @@ func (m *Module) Subscribed(ctx context.Context, owner, contact jid.JID) (to, fr
 	return p.to, p.from, err
 }
 
+// Listed reports whether contact is in the roster that owner's clients see. Only the bare JIDs count.
+func (m *Module) Listed(ctx context.Context, owner, contact jid.JID) (bool, error) {
+	_, listed, err := m.state(ctx, owner.Bare(), contact.Bare())
+	return listed, err
+}
+
 // Subscribers are the contacts that receive the account's presence (subscription "from" or "both"), as bare JIDs. For an account that is
 // online it does not touch the database.
 func (m *Module) Subscribers(ctx context.Context, account jid.JID) ([]jid.JID, error) {
@@ -205,7 +217,7 @@ func (m *Module) Subscribers(ctx context.Context, account jid.JID) ([]jid.JID, e
 		err := m.load(ctx, a)
 		return slices.Clone(a.subscribed()), err
 	}
-	items, _, err := m.store.Roster(ctx, account)
+	items, _, err := m.roster(ctx, account)
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +228,36 @@ func (m *Module) Subscribers(ctx context.Context, account jid.JID) ([]jid.JID, e
 		}
 	}
 	return list, nil
+}
+
+// Subscriptions are the contacts whose presence the account receives (subscription "to" or "both"), as bare JIDs. For an account that is
+// online it does not touch the database.
+func (m *Module) Subscriptions(ctx context.Context, account jid.JID) ([]jid.JID, error) {
+	account = account.Bare()
+	if a := m.online(account); a != nil {
+		err := m.load(ctx, a)
+		return a.where(func(p parts) bool { return p.to }), err
+	}
+	items, _, err := m.roster(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	var list []jid.JID
+	for _, it := range items {
+		if it.To {
+			list = append(list, it.Contact)
+		}
+	}
+	return list, nil
+}
+
+// Groups are the groups of contact in owner's roster (RFC 6121 §2.1.2.5).
+func (m *Module) Groups(ctx context.Context, owner, contact jid.JID) ([]string, error) {
+	it, found, err := m.store.RosterItem(ctx, owner.Bare(), contact.Bare())
+	if err != nil || !found || !it.Listed {
+		return nil, err
+	}
+	return it.Groups, nil
 }
 
 // state is the subscription state between owner and contact, bare JIDs, and whether the contact is in the roster that clients see.

@@ -159,6 +159,9 @@ func (m *Module) carryOut(ctx context.Context, a *account, contact jid.JID, do A
 		for _, sess := range m.available(a.bare) {
 			m.show(ctx, sess, contact)
 		}
+		if m.shown != nil {
+			m.shown(ctx, a.bare, contact)
+		}
 	}
 }
 
@@ -173,7 +176,7 @@ func (m *Module) deleted(ctx context.Context, bare jid.JID) {
 func (m *Module) leaveContacts(ctx context.Context, bare jid.JID) {
 	a := m.acquire(bare)
 	defer m.release(a)
-	items, _, err := m.store.Roster(ctx, bare)
+	items, _, err := m.roster(ctx, bare)
 	if err != nil {
 		m.log.Error("tell contacts of a deleted account", "account", bare.String(), "err", err)
 		return

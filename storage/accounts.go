@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"time"
 
 	"balcony/xmpp/auth"
@@ -20,10 +21,16 @@ var _ auth.Store = (*DB)(nil)
 
 // Verifiers returns all verifiers of an account, or auth.ErrNoAccount.
 func (db *DB) Verifiers(ctx context.Context, account jid.JID) ([]auth.Verifier, error) {
-	var all []auth.Verifier
+	c, err := db.Credentials(ctx, account)
+	return c.Verifiers, err
+}
+
+// Credentials returns what a login depends on, or auth.ErrNoAccount.
+func (db *DB) Credentials(ctx context.Context, account jid.JID) (c auth.Credentials, err error) {
 	exists := false
-	err := db.read(ctx, "Verifiers", func(q queries) error {
-		return q.rows(`SELECT v.mechanism, v.salt, v.iterations, v.stored_key, v.server_key
+	err = db.read(ctx, "Credentials", func(q queries) error {
+		c = auth.Credentials{}
+		return q.rows(`SELECT a.disabled, v.mechanism, v.salt, v.iterations, v.stored_key, v.server_key
 			FROM account a LEFT JOIN verifier v ON v.account_id = a.id
 			WHERE a.domain = $1 AND a.localpart = $2 ORDER BY v.mechanism`,
 			[]any{account.Domainpart(), account.Localpart()},
@@ -32,11 +39,11 @@ func (db *DB) Verifiers(ctx context.Context, account jid.JID) ([]auth.Verifier, 
 				var mechanism *string
 				var iterations *int
 				var v auth.Verifier
-				if err := scan(&mechanism, &v.Salt, &iterations, &v.StoredKey, &v.ServerKey); err != nil || mechanism == nil {
+				if err := scan(&c.Disabled, &mechanism, &v.Salt, &iterations, &v.StoredKey, &v.ServerKey); err != nil || mechanism == nil {
 					return err
 				}
 				v.Mechanism, v.Iterations = *mechanism, *iterations
-				all = append(all, v)
+				c.Verifiers = append(c.Verifiers, v)
 				return nil
 			})
 	})
@@ -44,9 +51,9 @@ func (db *DB) Verifiers(ctx context.Context, account jid.JID) ([]auth.Verifier, 
 		err = auth.ErrNoAccount
 	}
 	if err != nil {
-		return nil, fmt.Errorf("verifiers of %s: %w", account, err)
+		return auth.Credentials{}, fmt.Errorf("credentials of %s: %w", account, err)
 	}
-	return all, nil
+	return c, nil
 }
 
 // CreateAccount adds an account with its verifiers, or returns auth.ErrAccountExists.
@@ -73,6 +80,7 @@ func (db *DB) CreateAccount(ctx context.Context, account jid.JID, v []auth.Verif
 	if err != nil {
 		return fmt.Errorf("create account %s: %w", account, err)
 	}
+	db.forgetNoted(account) // of an earlier account with this name
 	return nil
 }
 
@@ -137,13 +145,28 @@ func (db *DB) AddVerifier(ctx context.Context, account jid.JID, v, proof auth.Ve
 
 // DeleteAccount removes an account and everything that any table holds of it, or returns auth.ErrNoAccount.
 func (db *DB) DeleteAccount(ctx context.Context, account jid.JID) error {
-	err := db.write(ctx, func(q queries) error {
-		n, err := q.exec("DELETE FROM account WHERE domain = $1 AND localpart = $2", account.Domainpart(), account.Localpart())
-		if err == nil && n == 0 {
-			err = refuse(auth.ErrNoAccount)
-		}
-		return err
-	})
+	err := db.deleteArchive(ctx, account)
+	if err == nil {
+		err = db.write(ctx, func(q queries) error {
+			id, err := db.accountID(q, account)
+			if err != nil {
+				return err
+			}
+			if _, err := db.deleteAll(q, id, math.MaxInt32); err != nil { // what has come since
+				return err
+			}
+			// The contents of uploads lie elsewhere: their ids are what is left to do.
+			if _, err := q.exec("INSERT INTO removed_upload (id) SELECT id FROM upload WHERE account_id = $1", id); err != nil {
+				return err
+			}
+			if _, err = q.exec("DELETE FROM account WHERE id = $1", id); err != nil {
+				return err
+			}
+			return forgetPubSub(q, account)
+		})
+	}
+	db.forgetNoted(account)
+	db.spoolChanges(account)
 	if err != nil {
 		return fmt.Errorf("delete account %s: %w", account, err)
 	}

@@ -15,6 +15,10 @@ type engine struct {
 
 	// writes has one connection, the writer's. reads has a few; nil when only the writer's connection sees the data.
 	writes, reads *sql.DB
+	// pages is for the pages of archives; nil for reads.
+	pages *sql.DB
+	// searches is for searches in archives; nil for reads.
+	searches *sql.DB
 	// migrates is for migrations, which may take long: without time limits. It may be writes.
 	migrates *sql.DB
 
@@ -25,7 +29,15 @@ type engine struct {
 	// lockAccount finds the id of an account ($1 domain, $2 localpart) and keeps other processes from changing the account's rows until the
 	// transaction ends.
 	lockAccount string
-	// words replaces {{id}}, {{key}}, {{text}}, {{bytes}}, {{random}} and {{clustered}} in migrations.
+	// usePeer and useResource stand behind a mention of archive_entry where its index of peers, or of their resources, is to be used.
+	usePeer, useResource string
+	// removeUnsent deletes the rows of outgoing whose ids are in a JSON array ($1): any number of them with one statement.
+	removeUnsent string
+	// useMessage is the same for its index of messages.
+	useMessage string
+	// text is the full-text search.
+	text textIndex
+	// words replaces {{archive_text}}, {{id}}, {{key}}, {{text}}, {{bytes}}, {{nothing}}, {{random}} and {{clustered}} in migrations.
 	words *strings.Replacer
 	// deadline gives a call its longest time, where the driver needs a context for that.
 	deadline func(context.Context) (context.Context, context.CancelFunc)
@@ -35,10 +47,22 @@ type engine struct {
 	keepConnection bool
 }
 
+// textIndex is what differs in full-text search, of the table archive_text.
+type textIndex struct {
+	insert string // adds the row $1 with the words $2, which have a space between
+	clear  string // forgets all rows
+	match  string // the condition that a row t meets $1, which is made of:
+	word   string // a word
+	begins string // words that begin with it
+	and    string // between two of these
+}
+
 func (e *engine) close() error {
 	var err error
-	if e.reads != nil {
-		err = e.reads.Close()
+	for _, pool := range []*sql.DB{e.reads, e.pages, e.searches} {
+		if pool != nil {
+			err = errors.Join(err, pool.Close())
+		}
 	}
 	return errors.Join(err, e.migrates.Close(), e.writes.Close())
 }
@@ -56,7 +80,18 @@ func (e *engine) wrap(err error) error {
 type queries struct {
 	ctx     context.Context
 	prepare func(ctx context.Context, text string) (*sql.Stmt, error)
-	failed  *error // set to the error of any statement; nil outside of a transaction
+	failed  *error       // set to the error of any statement; nil outside of a transaction
+	late    func() error // why no more statements may be run; nil for no such reason
+}
+
+// statement is the prepared statement for text.
+func (q queries) statement(text string) (*sql.Stmt, error) {
+	if q.late != nil {
+		if err := q.late(); err != nil {
+			return nil, err
+		}
+	}
+	return q.prepare(q.ctx, text)
 }
 
 func (q queries) note(err error) error {
@@ -68,7 +103,7 @@ func (q queries) note(err error) error {
 
 // exec runs a statement and returns how many rows it changed.
 func (q queries) exec(text string, args ...any) (int64, error) {
-	st, err := q.prepare(q.ctx, text)
+	st, err := q.statement(text)
 	if err != nil {
 		return 0, q.note(err)
 	}
@@ -81,7 +116,7 @@ func (q queries) exec(text string, args ...any) (int64, error) {
 
 // row reads the one row that text gives; found is false when there is none.
 func (q queries) row(text string, args []any, dest ...any) (found bool, err error) {
-	st, err := q.prepare(q.ctx, text)
+	st, err := q.statement(text)
 	if err != nil {
 		return false, q.note(err)
 	}
@@ -94,7 +129,7 @@ func (q queries) row(text string, args []any, dest ...any) (found bool, err erro
 
 // rows calls each for every row that text gives; it scans with what it is given.
 func (q queries) rows(text string, args []any, each func(scan func(dest ...any) error) error) error {
-	st, err := q.prepare(q.ctx, text)
+	st, err := q.statement(text)
 	if err != nil {
 		return q.note(err)
 	}

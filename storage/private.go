@@ -26,6 +26,26 @@ func (db *DB) PrivateXML(ctx context.Context, account jid.JID, space, local stri
 	return element, nil
 }
 
+// PrivateElements returns all stored elements of an account, in an order that does not change.
+func (db *DB) PrivateElements(ctx context.Context, account jid.JID) (all [][]byte, err error) {
+	err = db.read(ctx, "PrivateElements", func(q queries) error {
+		all = nil
+		return q.rows(`SELECT p.element FROM account a JOIN private_xml p ON p.account_id = a.id
+			WHERE a.domain = $1 AND a.localpart = $2 ORDER BY p.digest`,
+			[]any{account.Domainpart(), account.Localpart()},
+			func(scan func(...any) error) error {
+				var element []byte
+				err := scan(&element)
+				all = append(all, element)
+				return err
+			})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("private XML of %s: %w", account, err)
+	}
+	return all, nil
+}
+
 // SetPrivateXML stores an element, replacing the one before. private.ErrFull when the account's elements would be too many or too
 // large.
 func (db *DB) SetPrivateXML(ctx context.Context, account jid.JID, space, local string, element []byte) error {

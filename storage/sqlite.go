@@ -26,16 +26,31 @@ const (
 // openSQLite opens the database in the file at path, or in memory for ":memory:".
 func openSQLite(ctx context.Context, path, dataDir string) (*engine, error) {
 	e := &engine{
-		name:        "sqlite",
-		begin:       "BEGIN IMMEDIATE",
-		lockAccount: "SELECT id FROM account WHERE domain = $1 AND localpart = $2", // the transaction is the only one that writes
+		name:         "sqlite",
+		begin:        "BEGIN IMMEDIATE",
+		lockAccount:  "SELECT id FROM account WHERE domain = $1 AND localpart = $2", // the transaction is the only one that writes
+		usePeer:      " INDEXED BY archive_entry_peer",                              // without statistics it takes the primary key, which may pass a whole archive for one contact
+		removeUnsent: "DELETE FROM outgoing WHERE id IN (SELECT value FROM json_each($1))",
+		useResource:  " INDEXED BY archive_entry_resource",
+		useMessage:   " INDEXED BY archive_entry_message",
 		words: strings.NewReplacer(
 			"{{id}}", "INTEGER PRIMARY KEY AUTOINCREMENT",
 			"{{key}}", "INTEGER PRIMARY KEY",
 			"{{text}}", "TEXT",
 			"{{bytes}}", "BLOB",
+			"{{nothing}}", "X''",
 			"{{random}}", "abs(random() % 4503599627370496)", // 2^52, see firstVersion
-			"{{clustered}}", "WITHOUT ROWID"),
+			"{{clustered}}", "WITHOUT ROWID",
+			// Without positions and without the text. What is no word comes in as none: the tokenizer only cuts at spaces.
+			"{{archive_text}}", `CREATE VIRTUAL TABLE archive_text USING fts5(words, content='', contentless_delete=1, detail=none, tokenize="ascii tokenchars '_'");`),
+		text: textIndex{
+			insert: "INSERT INTO archive_text (rowid, words) VALUES ($1, $2)",
+			clear:  "INSERT INTO archive_text (archive_text) VALUES ('delete-all')",
+			match:  "t.archive_text MATCH $1",
+			word:   `"%s"`,
+			begins: `"%s" *`,
+			and:    " AND ",
+		},
 		// A context that can end costs the driver a goroutine for every statement. There is no server to wait for: statements take
 		// microseconds, and busy_timeout bounds the wait for a lock.
 		deadline: func(ctx context.Context) (context.Context, context.CancelFunc) {

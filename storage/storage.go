@@ -12,7 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"balcony/xmpp"
 	"balcony/xmpp/auth"
+	"balcony/xmpp/ext/offline"
 
 	"mellium.im/xmpp/jid"
 )
@@ -52,6 +54,14 @@ type Limits struct {
 	BlockList       int // entries in the block list
 	TokenClients    int // clients that have a token to log in with (XEP-0484)
 
+	PubSubNodes            int // nodes of an account, and nodes of a service that one account owns (XEP-0060)
+	PubSubServiceNodes     int // nodes of a service
+	PubSubItems            int // items of a node
+	PubSubBytes            int // size of the items of all nodes of an account, and of one node of a service
+	PubSubAffiliations     int // affiliations at a node
+	PubSubSubscriptions    int // subscriptions to a node
+	PubSubOwnSubscriptions int // subscriptions of one account to a node, with its resources
+
 	PushRegistrations int // push services that hear of an account's messages; a new one replaces the oldest
 }
 
@@ -69,6 +79,14 @@ func DefaultLimits() Limits {
 		BlockList:       1000,     // chosen: kept in memory while the account is online, and compared with each stanza
 		TokenClients:    50,       // chosen: more than a person has devices; web clients leave one behind each time their storage is cleared
 
+		PubSubNodes:            500,      // chosen: clients use some dozens, and an OMEMO client one for each device (XEP-0384 before 0.4)
+		PubSubServiceNodes:     10000,    // chosen: read whole for a list of nodes; some MB
+		PubSubItems:            10000,    // chosen: more bookmarks, or chats with a displayed marker, than a person has
+		PubSubBytes:            32 << 20, // chosen: a large avatar, hundreds of bundles, and years of bookmarks
+		PubSubAffiliations:     1000,     // chosen: read whole where a notification is sent
+		PubSubSubscriptions:    10000,    // chosen: the same
+		PubSubOwnSubscriptions: 20,       // chosen: as many as an account has resources
+
 		PushRegistrations: 10, // chosen: phones and tablets with their apps; the others are of apps that are gone
 	}
 }
@@ -81,9 +99,21 @@ type DB struct {
 	limits   Limits
 	log      *slog.Logger
 	reader   prepared
+	pager    prepared // of archives
+	searcher prepared // the same, for searches
 	writer   *writer
+	noted    noted
+	spools   *xmpp.Cache[offline.State] // bytes; those of which nothing waits but in their gaps
+	ids      archiveIDs
+	queries  archiveQueries
+	searches searchQueries
+	tagged   string
+	search   search
 	closed   atomic.Bool
 	observer atomic.Pointer[func(string, time.Duration, error)]
+
+	skew       atomic.Int64 // microseconds by which the order of a message may be greater than its stamp
+	storedSkew atomic.Int64 // what the database is known to have of it
 }
 
 // Open opens the database, creates what is missing (the data folder with mode 0700, the file with mode 0600) and brings the schema up
@@ -126,8 +156,18 @@ func open(ctx context.Context, cfg Config, dataDir string, limits Limits, log *s
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database: %w", e.wrap(err)), e.close())
 	}
-	db := &DB{e: e, limits: limits, log: log, reader: prepared{pool: e.reads}}
+	db := &DB{e: e, limits: limits, log: log, reader: prepared{pool: e.reads}, pager: prepared{pool: e.reads}, searcher: prepared{pool: e.reads},
+		spools: xmpp.NewCache[offline.State](maxSpools)}
+	if e.pages != nil {
+		db.pager.pool = e.pages
+	}
+	if e.searches != nil {
+		db.searcher.pool = e.searches
+	}
 	db.writer = newWriter(e, log, db.observe, timeout)
+	if err := db.openArchive(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open database: %w", err), db.Close())
+	}
 	return db, nil
 }
 
@@ -137,6 +177,7 @@ func (db *DB) Close() error {
 	if db.closed.Swap(true) {
 		return nil
 	}
+	db.settleNoted()
 	db.writer.close()
 	return db.e.close()
 }
@@ -212,6 +253,10 @@ func (db *DB) Secret(ctx context.Context, name string, size int) ([]byte, error)
 
 // read runs f on a connection of the readers. One statement sees one state of the database; f should not use two.
 func (db *DB) read(ctx context.Context, op string, f func(queries) error) error {
+	return db.readWith(ctx, op, &db.reader, f)
+}
+
+func (db *DB) readWith(ctx context.Context, op string, p *prepared, f func(queries) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -224,14 +269,14 @@ func (db *DB) read(ctx context.Context, op string, f func(queries) error) error 
 		err = db.writer.do(ctx, 0, f)
 	} else {
 		short, cancel := db.e.deadline(ctx)
-		err = db.e.wrap(f(queries{ctx: short, prepare: db.reader.prepare}))
+		err = db.e.wrap(f(queries{ctx: short, prepare: p.prepare}))
 		cancel()
 	}
 	db.observe(op, start, err)
 	return err
 }
 
-// write runs f in a transaction of the writer and returns when it is synced. f may run twice, when another write of the same
+// write runs f in a transaction of the writer and returns when it is synced. f may run up to three times, when another write of the same
 // transaction has failed.
 func (db *DB) write(ctx context.Context, f func(queries) error) error {
 	return db.writer.do(ctx, 0, f)

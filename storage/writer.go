@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,9 @@ const (
 	maxBatch    = 256                  // chosen: writes in a transaction; about 10 ms, so that nobody waits long for the one before
 	maxBatchLen = 4 << 20              // chosen: their size, for the same reason
 	writeCost   = 256                  // about what a waiting write takes beside its data
+
+	sliceTime = time.Second      // chosen: a transaction that takes longer is committed as far as it is; usually it takes ten milliseconds
+	writeTime = 10 * time.Second // chosen: one write; the longest, of 500 rows, take ten milliseconds, and a disk may be a thousand times slower
 )
 
 // write is one change that waits for its transaction. Its commit ends when the transaction is synced or has failed.
@@ -32,6 +36,9 @@ type write struct {
 	run   func(queries) error
 	size  int
 	waits bool         // somebody does nothing else until it ends
+	at    int64        // the time of a write that gets an order, 0 for others
+	more  int64        // how many orders it gets besides
+	order int64        // set by enqueue: at, or a little more, greater than all before
 	state atomic.Int32 // waiting until the writer takes it or its caller gives up
 	err   error        // owned by work: what run refused
 }
@@ -51,12 +58,14 @@ func (r refusal) Unwrap() error { return r.error }
 func refuse(err error) error { return refusal{err} }
 
 // writer is the one goroutine that changes the database. It gathers what is waiting into one transaction, so that one sync of the
-// disk serves all (group commit). A write that fails must not fail its neighbours: the transaction is undone and each write gets one of
-// its own. That costs nothing as long as nothing fails, unlike a savepoint for each.
+// disk serves all (group commit). A write that fails must not fail its neighbours: the transaction is undone, and those before the write go
+// again without it. That costs nothing as long as nothing fails, unlike a savepoint for each. A transaction that takes long, because the disk
+// is slow, is committed as far as it is: nothing is done twice for that.
 type writer struct {
 	// Static after construction.
 	e       *engine
 	log     *slog.Logger
+	now     func() time.Time // for the limits of transactions
 	observe func(op string, start time.Time, err error)
 	timeout time.Duration // to get a connection
 	wake    chan struct{} // one slot: something is waiting, or the end
@@ -69,6 +78,7 @@ type writer struct {
 	hurry  bool          // the queue holds a write that waits, or enough for a transaction
 	busy   bool          // work is at what it took
 	closed bool          // nothing more is accepted
+	order  int64         // the last one given
 	space  chan struct{} // closed when the queue has become shorter; nil while nobody waits
 
 	// Owned by work.
@@ -81,7 +91,7 @@ type writer struct {
 }
 
 func newWriter(e *engine, log *slog.Logger, observe func(string, time.Time, error), timeout time.Duration) *writer {
-	w := &writer{e: e, log: log, observe: observe, timeout: timeout, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	w := &writer{e: e, log: log, now: time.Now, observe: observe, timeout: timeout, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.work()
 	return w
 }
@@ -96,6 +106,11 @@ func (w *writer) enqueue(op *write, bound int) error {
 	case len(w.queue) > 0 && w.bytes+op.size > bound:
 		w.mu.Unlock()
 		return ErrOverloaded
+	}
+	if op.at != 0 {
+		w.order = max(op.at, w.order+1)
+		op.order = w.order
+		w.order += op.more
 	}
 	w.queue = append(w.queue, op)
 	w.bytes += op.size
@@ -120,10 +135,14 @@ func (w *writer) signal() {
 // do runs a write and waits for its commit. A write that the writer has not begun when ctx ends is withdrawn; one that it has begun is
 // waited for, which the database's own time limits bound, so that the result is known and run never outlives the call.
 func (w *writer) do(ctx context.Context, size int, run func(queries) error) error {
+	return w.finish(ctx, &write{run: run, size: size + writeCost, waits: true})
+}
+
+// finish is do for a write that was made already.
+func (w *writer) finish(ctx context.Context, op *write) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	op := &write{run: run, size: size + writeCost, waits: true}
 	err := w.enqueue(op, queueBlocks)
 	if errors.Is(err, ErrOverloaded) {
 		err = w.enqueueWhenSpace(ctx, op)
@@ -264,20 +283,50 @@ func (w *writer) take(n, size int) (batch []*write, end bool) {
 	return batch, w.closed && rest == 0 && len(batch) == 0
 }
 
-// commit brings a batch to its end, in one transaction or, when that failed before its commit, in one for each write.
+// commit brings a batch to its end, in the order of its writes. Mostly that is one transaction. No write is run more than three times.
 func (w *writer) commit(batch []*write) {
-	err, undone := w.transact(batch)
-	if undone && len(batch) > 1 && !errors.Is(err, errNoConnection) {
-		for ; len(batch) > 0 && !errors.Is(err, errNoConnection); batch = batch[1:] {
-			err, _ = w.transact(batch[:1])
-			w.end(batch[:1], err)
+	begun := w.now()
+	again := 0     // so many were undone when the one behind them failed; the next transaction is of them
+	alone := false // that has failed too: each of them gets a transaction of its own
+	for len(batch) > 0 {
+		size := len(batch)
+		if alone {
+			size = 1
+		} else if again > 0 {
+			size = again
 		}
-	}
-	w.end(batch, err)
-	if errors.Is(err, errNoConnection) {
-		// What waited behind would meet the same; it must not wait for one time-out after the other.
-		behind, _ := w.take(math.MaxInt, math.MaxInt)
-		w.end(behind, err)
+		n, err, undone := w.transact(batch[:size])
+		switch {
+		case errors.Is(err, errNoConnection):
+			// What waits behind would meet the same; it must not wait for one time-out after the other.
+			w.end(batch, err)
+			behind, _ := w.take(math.MaxInt, math.MaxInt)
+			w.end(behind, err)
+			return
+		case undone && n > 0:
+			if alone = again > 0; !alone {
+				again = n
+			}
+			if errors.Is(err, errWriteTime) { // once is enough
+				w.end(batch[n:n+1], err)
+				batch = slices.Delete(batch, n, n+1)
+				if alone {
+					again--
+					alone = again > 0
+				}
+			}
+			continue
+		case undone:
+			n = 1 // the first has failed, and the others were not run
+		}
+		w.end(batch[:n], err)
+		batch = batch[n:]
+		again = max(0, again-n)
+		alone = alone && again > 0
+		if undone && errors.Is(err, ErrUnavailable) && w.now().Sub(begun) > writeTime {
+			w.end(batch, err) // each may need as long
+			return
+		}
 	}
 }
 
@@ -312,19 +361,30 @@ func (w *writer) report(err error) {
 // errNoConnection says that a transaction did not begin because there is no database.
 var errNoConnection = fmt.Errorf("%w: no connection", ErrUnavailable)
 
-// transact runs the writes in one transaction. undone is true when it failed before its commit was tried, so that they may be tried
+// errWriteTime says that one write took too long by itself.
+var errWriteTime = fmt.Errorf("%w: a write takes longer than %s", ErrUnavailable, writeTime)
+
+// transact runs the writes in one transaction, as many as sliceTime lets. When undone is false err is the result of the first n of them, and the
+// others were not run. undone is true when the transaction failed before its commit was tried, at the write with index n, so that they may be tried
 // again; after a failed commit nobody knows what the disk holds, and every write of it is reported as failed.
-func (w *writer) transact(batch []*write) (err error, undone bool) {
+func (w *writer) transact(batch []*write) (n int, err error, undone bool) {
 	start := time.Now()
 	defer func() {
 		err = w.e.wrap(err)
 		w.observe("commit", start, err)
 	}()
 	if err := w.begin(); err != nil {
-		return fmt.Errorf("%w: %w", errNoConnection, err), true
+		return 0, fmt.Errorf("%w: %w", errNoConnection, err), true
 	}
 	var failed error
-	q := queries{context.Background(), w.prepare, &failed}
+	begun := w.now()
+	at := begun // the beginning of the present write
+	q := queries{ctx: context.Background(), prepare: w.prepare, failed: &failed, late: func() error {
+		if w.now().Sub(at) > writeTime {
+			return errWriteTime
+		}
+		return nil
+	}}
 	for _, op := range batch {
 		err := w.try(op, q)
 		var r refusal
@@ -336,25 +396,28 @@ func (w *writer) transact(batch []*write) (err error, undone bool) {
 		default:
 			op.err = nil
 		}
-		if err == nil && time.Since(start) > queueWait {
-			err = fmt.Errorf("%w: a transaction takes longer than %s", ErrUnavailable, queueWait)
-		}
 		if err != nil {
 			// SQLite may have ended the transaction itself (disk full); then there is nothing to roll back.
+			q.late = nil
 			_, rollbackErr := q.exec("ROLLBACK")
 			w.release(rollbackErr != nil)
-			return err, true
+			return n, err, true
+		}
+		n++
+		if at = w.now(); at.Sub(begun) > sliceTime {
+			break
 		}
 	}
+	q.late = nil
 	if _, err := q.exec("COMMIT"); err != nil {
 		if w.e.keepConnection {
 			_, rollbackErr := q.exec("ROLLBACK")
 			err = errors.Join(err, rollbackErr)
 		}
 		w.release(true)
-		return fmt.Errorf("commit: %w", err), false
+		return n, fmt.Errorf("commit: %w", err), false
 	}
-	return nil, false
+	return n, nil, false
 }
 
 // try runs a write; a panic, for example of a caller's function, is its error.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,7 +110,7 @@ func secrets(t testing.TB, db *DB) string {
 	t.Helper()
 	var names []string
 	must(t, db.read(limited(t), "test", func(q queries) error {
-		return q.rows("SELECT name FROM secret ORDER BY name", nil, func(scan func(...any) error) error {
+		return q.rows("SELECT name FROM secret WHERE name <> 'archive' ORDER BY name", nil, func(scan func(...any) error) error {
 			var s string
 			names = append(names, "")
 			err := scan(&s)
@@ -157,10 +159,172 @@ func TestFailedWriteFailsAlone(t *testing.T) {
 	})
 }
 
+// clock makes the writer's limits see a time that only the test moves on.
+func clock(t testing.TB, w *writer) (pass func(time.Duration)) {
+	t.Helper()
+	var passed atomic.Int64
+	start := time.Now()
+	release := hold(t, w) // the writer does not look at it meanwhile
+	w.now = func() time.Time { return start.Add(time.Duration(passed.Load())) }
+	release()
+	return func(d time.Duration) { passed.Add(int64(d)) }
+}
+
+// When the disk is slow a transaction is committed as far as it is: every write is run once, however long they take together.
+func TestSlowWritesAreRunOnce(t *testing.T) {
+	each(t, func(t *testing.T, db *DB) {
+		pass := clock(t, db.writer)
+		var ops []*write
+		var runs, want []string
+		release := hold(t, db.writer)
+		for i := range 40 {
+			name := fmt.Sprintf("%02d", i)
+			want = append(want, name)
+			ops = append(ops, put(t, db.writer, name, func(queries) error {
+				runs = append(runs, name) // on the writer's goroutine
+				pass(sliceTime * 2 / 5)
+				return nil
+			}))
+		}
+		transactions := 0
+		db.Observe(func(op string, _ time.Duration, err error) { transactions++ })
+		release()
+		for _, op := range ops {
+			must(t, op.Wait(limited(t)))
+		}
+		db.Observe(nil)
+		if got := strings.Join(runs, " "); got != strings.Join(want, " ") {
+			t.Errorf("run: %s", got)
+		}
+		if got := secrets(t, db); got != strings.Join(want, " ") {
+			t.Errorf("stored: %s", got)
+		}
+		if transactions < 10 || transactions > 20 { // three writes each, and the held one
+			t.Errorf("%d transactions", transactions)
+		}
+	})
+}
+
+// A write that takes too long by itself fails, and leaves nothing; it is not tried again, and the others are stored.
+func TestWriteThatTakesTooLong(t *testing.T) {
+	each(t, func(t *testing.T, db *DB) {
+		ctx := limited(t)
+		pass := clock(t, db.writer)
+		runs := make(map[string]int)
+		counted := func(name string, more func(queries) error) *write {
+			return put(t, db.writer, name, func(q queries) error {
+				runs[name]++ // on the writer's goroutine
+				if more == nil {
+					return nil
+				}
+				return more(q)
+			})
+		}
+		release := hold(t, db.writer)
+		a, b := counted("a", nil), counted("b", nil)
+		long := counted("long", func(q queries) error {
+			for i := 0; ; i++ {
+				pass(writeTime / 4)
+				if _, err := q.exec("INSERT INTO secret (name, value) VALUES ($1, $2)", fmt.Sprint("long", i), []byte("x")); err != nil || i > 20 {
+					return err
+				}
+			}
+		})
+		c, d := counted("c", nil), counted("d", func(queries) error { pass(2 * writeTime); return nil }) // done when that is seen
+		e := counted("e", nil)
+		release()
+		wantErr(t, long.Wait(ctx), ErrUnavailable)
+		for _, op := range []*write{a, b, c, d, e} {
+			must(t, op.Wait(ctx))
+		}
+		if got := secrets(t, db); got != "a b c d e" {
+			t.Errorf("stored: %s", got)
+		}
+		if want := map[string]int{"a": 2, "b": 2, "long": 1, "c": 1, "d": 1, "e": 1}; !maps.Equal(runs, want) {
+			t.Errorf("runs: %v, want %v", runs, want)
+		}
+	})
+}
+
+// What has failed does not make the writer do the others' work over and over.
+func TestFailuresDoNotMultiplyTheWork(t *testing.T) {
+	each(t, func(t *testing.T, db *DB) {
+		clock(t, db.writer) // it stands still
+		var ops []*write
+		runs := make([]int, maxBatch-1)
+		release := hold(t, db.writer)
+		for i := range runs {
+			ops = append(ops, put(t, db.writer, fmt.Sprintf("%03d", i), func(q queries) (err error) {
+				runs[i]++                                  // on the writer's goroutine
+				if i%50 == 49 || i == 10 && runs[i] == 2 { // also one that fails when it is tried again
+					_, err = q.exec("INSERT INTO secret (name, value) VALUES ('x', NULL)")
+				}
+				return err
+			}))
+		}
+		transactions := 0
+		db.Observe(func(op string, _ time.Duration, err error) { transactions++ })
+		release()
+		failed := 0
+		for i, op := range ops {
+			if err := op.Wait(limited(t)); err != nil {
+				failed++
+				if i%50 != 49 {
+					t.Errorf("write %d: %v", i, err)
+				}
+			}
+		}
+		db.Observe(nil)
+		if failed != 5 {
+			t.Errorf("%d have failed", failed)
+		}
+		if got := len(strings.Fields(secrets(t, db))); got != len(runs)-5 {
+			t.Errorf("%d are stored", got)
+		}
+		for i, n := range runs {
+			if n > 3 {
+				t.Errorf("write %d was run %d times", i, n)
+			}
+		}
+		if transactions > 1+2+49+1+4*3+1 { // the held one; the first two attempts, one by one, and the one that fails; three for each that fails; the rest
+			t.Errorf("%d transactions", transactions)
+		}
+	})
+}
+
+// When the database answers, but so late that every write fails, the writes of a batch do not wait for one time-out after the other.
+func TestWritesDoNotQueueForTimeouts(t *testing.T) {
+	db := openTest(t, sqliteFile(t), t.TempDir())
+	ctx := limited(t)
+	pass := clock(t, db.writer)
+	runs := 0
+	var ops []*write
+	release := hold(t, db.writer)
+	for i := range 100 {
+		ops = append(ops, put(t, db.writer, fmt.Sprint(i), func(queries) error {
+			runs++
+			pass(queueWait)
+			return fmt.Errorf("%w: the test's", ErrUnavailable)
+		}))
+	}
+	release()
+	for _, op := range ops {
+		wantErr(t, op.Wait(ctx), ErrUnavailable)
+	}
+	if runs > 3 {
+		t.Errorf("%d were tried", runs)
+	}
+	if got := secrets(t, db); got != "" {
+		t.Errorf("stored: %s", got)
+	}
+	must(t, put(t, db.writer, "after", nil).Wait(ctx))
+}
+
 func TestWritesShareATransaction(t *testing.T) {
 	each(t, func(t *testing.T, db *DB) {
 		ctx := limited(t)
 		must(t, db.CreateAccount(ctx, romeo, nil))
+		clock(t, db.writer) // it stands still
 		release := hold(t, db.writer)
 		var commits []*xmpp.Commit
 		for range maxBatch {

@@ -69,13 +69,17 @@ type Flusher interface{ Flush() }
 // reader owns it and ends it after each read; handlers reach it through their context, only until they return.
 type Batch struct {
 	flush   []Flusher
-	commits []pending
+	commits []Pending
 }
 
-type pending struct {
+// Pending is a commit that is waited for, and what follows its end.
+type Pending struct {
 	c    *Commit
 	done func(error)
 }
+
+// Settle waits for the commit and does what follows.
+func (p Pending) Settle(ctx context.Context) { p.done(p.c.Wait(ctx)) }
 
 type batchKey struct{}
 
@@ -132,17 +136,27 @@ func (b *Batch) End(ctx context.Context) {
 		commits := b.commits
 		b.commits = nil
 		for _, p := range commits {
-			p.done(p.c.Wait(ctx))
+			p.Settle(ctx)
 		}
 		b.Flush()
 	}
 }
 
-// Await calls done with the commit's result before the next stanzas of this connection are read; done runs on the connection's reader.
-// Without a batch it waits here.
+// Take removes the commits from the batch: whoever takes them settles them, in their order.
+func (b *Batch) Take() []Pending {
+	commits := b.commits
+	b.commits = nil
+	return commits
+}
+
+// Waits reports whether the batch has commits.
+func (b *Batch) Waits() bool { return len(b.commits) > 0 }
+
+// Await calls done with the commit's result before the stanza counts as handled (XEP-0198 §4). done may run on another goroutine than the
+// connection's reader and must not use the batch of ctx: Detach it. Without a batch it waits here.
 func Await(ctx context.Context, c *Commit, done func(error)) {
 	if b := BatchFrom(ctx); b != nil {
-		b.commits = append(b.commits, pending{c, done})
+		b.commits = append(b.commits, Pending{c, done})
 		return
 	}
 	done(c.Wait(ctx))

@@ -98,6 +98,18 @@ func (e *Element) AppendTo(b []byte, parent string) []byte {
 	return append(b, '>')
 }
 
+// about is how long e is as XML, without what is escaped and with all namespaces declared.
+func (e *Element) about() int {
+	n := len(e.Space) + 2*len(e.Local) + len(" xmlns=''<></>") + len(e.Text) + len(e.Raw)
+	for _, a := range e.Attrs {
+		n += len(a.Name) + len(a.Value) + len(" =''")
+	}
+	for _, c := range e.Children {
+		n += c.about()
+	}
+	return n
+}
+
 // space is the namespace of e inside of parent. RFC 6120 §4.8.3: what is in the content namespace takes that of the stream.
 func (e *Element) space(parent string) string {
 	if e.Space == "" || parent == "" && (e.Space == NSClient || e.Space == NSServer) {
@@ -114,18 +126,34 @@ const nsInherited = "urn:balcony:content"
 
 // Element decodes the child into a tree whose namespaces are all explicit: for cold paths that keep or change XML. What inherits the
 // content namespace inside of another one is jabber:client there (RFC 6120 §4.8.3: it is not re-scoped).
-func (c Child) Element() (*Element, error) { return readElement(c.decoder(nsInherited), nsInherited) }
+func (c Child) Element() (*Element, error) {
+	return readElement(c.decoder(nsInherited), nsInherited, nil, 0)
+}
 
 // ReadElement reads the next element from d, which gives tokens with resolved namespaces; io.EOF when the surrounding element ends instead.
 // Its own Space is empty for the content namespace and for none. Depth is the scanner's to bound.
-func ReadElement(d *xml.Decoder) (*Element, error) { return readElement(d, "") }
+func ReadElement(d *xml.Decoder) (*Element, error) { return readElement(d, "", nil, 0) }
 
-// readElement reads an element; content is what d calls the content namespace.
-func readElement(d *xml.Decoder, content string) (*Element, error) {
+// ReadElementFrom is ReadElement for an element whose start d has given already. One whose depth is more than depth is an error.
+func ReadElementFrom(d *xml.Decoder, start xml.StartElement, depth int) (*Element, error) {
+	return readElement(d, "", &start, depth)
+}
+
+// readElement reads an element; content is what d calls the content namespace. first is its start when that was read, depth the bound unless 0.
+func readElement(d *xml.Decoder, content string, first *xml.StartElement, depth int) (*Element, error) {
 	var stack []*Element
 	var text []*strings.Builder
 	for {
-		t, err := d.Token()
+		var t xml.Token
+		var err error
+		if first != nil {
+			t, first = *first, nil
+		} else {
+			t, err = d.Token()
+		}
+		if err == nil && depth > 0 && len(stack) > depth {
+			err = fmt.Errorf("elements more than %d deep", depth)
+		}
 		if err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF

@@ -36,14 +36,19 @@ type Session interface {
 type Outgoing struct {
 	Stanza *Stanza
 	Sender Session
+	// ArchiveID is the id under which the sender's archive has the stanza (XEP-0313), empty when it has not: for the copies that the sender's
+	// other sessions get, and never for the recipient.
+	ArchiveID string
 }
 
 // Delivery is a stanza on its way to a local account. A filter may replace Stanza and change Targets.
 type Delivery struct {
 	Stanza  *Stanza
 	Account jid.JID // bare
-	// Targets are the sessions that RFC 6121 §8.5 chose; empty leads to the Undelivered filters.
+	// Targets are the sessions that RFC 6121 §8.5 chose; empty leads to the Undelivered filters. A filter that wants others replaces the list.
 	Targets []Session
+	// Waits reports that the message may wait for the account when no session takes it: otherwise its sender gets an error then.
+	Waits bool
 	// Again is set when the stanza was taken by a session that ended before it was written: what is done once a stanza is not repeated.
 	Again bool
 }
@@ -75,6 +80,8 @@ const (
 	ToContact
 	// ToAccount is the bare JID of an account that exists, asked by anybody.
 	ToAccount
+	// ToHost is a host of its own beside the domains (Host) that has no handler for the payload itself; anybody may ask.
+	ToHost
 )
 
 // Server is what a module may ask of the server. All methods may be called from any goroutine; none may be called with a lock held.
@@ -82,16 +89,18 @@ type Server interface {
 	// Route sends a stanza from a local address (or one that was checked) on its way: the only way to send.
 	Route(ctx context.Context, s *Stanza)
 	// Redeliver sends a stanza on its way again that a session of account had taken, or was to take, and could not write before it ended:
-	// Delivery.Again. It is dropped when another session has it (Stanza.Missed).
+	// Delivery.Again. It is dropped when another session has it (Stanza.Missed). Of a copy (Stanza.Forward) the original is sent again, if that is shared.
 	Redeliver(ctx context.Context, account jid.JID, s *Stanza)
 	// Ask sends a request and waits for its answer, which is matched by sender, id and kind. It sets the id. Never call it on the
 	// goroutine that handles a stanza. The answer may be of type error; err is for none.
 	Ask(ctx context.Context, s *Stanza) (*Stanza, error)
-	// Serves reports whether domain is one of this server's.
+	// Serves reports whether domain is one of this server's: it has accounts.
 	Serves(domain string) bool
+	// HostAt finds the host of its own that has this name, and the served domain that it stands beside.
+	HostAt(name string) (h *Host, domain string, ok bool)
 	// Exists reports whether bare is an account here.
 	Exists(ctx context.Context, bare jid.JID) (bool, error)
-	// Sessions are the bound resources of a local account, in the order of binding.
+	// Sessions are the bound resources of a local account, in the order of binding. The list is not to be changed.
 	Sessions(bare jid.JID) []Session
 	// EachSession calls f for every bound resource of every account until it returns false.
 	EachSession(f func(Session) bool)
@@ -142,6 +151,8 @@ type Registry struct {
 	IQs        map[IQKey]IQHandler
 	Features   map[Address][]string
 	Identities map[Address][]Identity
+	// DomainFeatures are those that not every domain has.
+	DomainFeatures map[Address][]DomainFeature
 
 	OutgoingFilters    []func(context.Context, *Outgoing) error
 	IncomingFilters    []func(context.Context, *Delivery) error
@@ -149,9 +160,18 @@ type Registry struct {
 	PresenceHooks      []func(context.Context, PresenceChange)
 	BoundHooks         []func(context.Context, Session)
 	EndedHooks         []func(context.Context, Session)
+	ReceivedHooks      []func(account jid.JID, order int64)
 	DeletedHooks       []func(context.Context, jid.JID)
 	StreamFeatures     []func(domain string) *Element
+	BindFeatures       []BindFeature
 	Keepers            []Keeper
+	Hosts              map[string]*Host // by label
+}
+
+// DomainFeature is a disco feature of those domains, or of the accounts at them, for which On is true.
+type DomainFeature struct {
+	On func(domain string) bool
+	NS []string
 }
 
 // Identity is a disco identity (XEP-0030 §3.1).
@@ -159,7 +179,77 @@ type Identity struct{ Category, Type, Name string }
 
 // NewRegistry makes an empty registry for a server.
 func NewRegistry(s Server) *Registry {
-	return &Registry{Server: s, IQs: make(map[IQKey]IQHandler), Features: make(map[Address][]string), Identities: make(map[Address][]Identity)}
+	return &Registry{Server: s, IQs: make(map[IQKey]IQHandler), Features: make(map[Address][]string), Identities: make(map[Address][]Identity),
+		DomainFeatures: make(map[Address][]DomainFeature), Hosts: make(map[string]*Host)}
+}
+
+// Host is a host of its own beside every served domain, with the name LABEL.DOMAIN: pubsub.example.org, upload.example.org. Every stanza to
+// an address at it comes here, with or without localpart and resource; From is authenticated. It is listed among the domain's items (XEP-0030 §4).
+type Host struct {
+	Label      string
+	IQs        map[IQKey]IQHandler // with To = ToHost
+	Features   []string
+	Identities []Identity
+	Forms      []func(domain string) *Element
+
+	handle func(context.Context, *Stanza) error
+	all    func(context.Context, *Stanza) error
+}
+
+// Host returns the host with that label, which is made when it is asked for the first time.
+func (r *Registry) Host(label string) *Host {
+	h := r.Hosts[label]
+	if h == nil {
+		h = &Host{Label: label, IQs: make(map[IQKey]IQHandler)}
+		r.Hosts[label] = h
+	}
+	return h
+}
+
+// IQ registers the handler of requests to the host with that payload. It goes before one that is registered for ToHost.
+func (h *Host) IQ(typ stanza.IQType, space, local string, f IQHandler) {
+	k := IQKey{ToHost, typ, space, local}
+	if h.IQs[k] != nil {
+		panic("xmpp: two handlers for " + space + " " + local + " at " + h.Label)
+	}
+	h.IQs[k] = f
+}
+
+// Feature adds namespaces to the host's disco#info answer.
+func (h *Host) Feature(ns ...string) { h.Features = append(h.Features, ns...) }
+
+// Identity adds a disco identity; the first one's name is the host's in the domain's items.
+func (h *Host) Identity(id Identity) { h.Identities = append(h.Identities, id) }
+
+// Form adds a form to the host's disco#info answer (XEP-0128); f is called for each answer with the domain that the host stands beside, and
+// may return nil.
+func (h *Host) Form(f func(domain string) *Element) { h.Forms = append(h.Forms, f) }
+
+// Handle makes f take what is no request: messages, presence, and answers that the server did not ask for (Server.Ask). An error is answered as for a
+// request. Without it messages are answered service-unavailable and everything else is dropped.
+func (h *Host) Handle(f func(context.Context, *Stanza) error) { h.handle = f }
+
+// HandleAll makes f take every stanza, requests too, which are answered by whoever is behind it. An error of f is told to the sender: of a presence
+// only if it asks for a subscription.
+func (h *Host) HandleAll(f func(context.Context, *Stanza) error) { h.all = f }
+
+// TakeAll gives the host a stanza of any kind; ok is false when it has no handler for all of them.
+func (h *Host) TakeAll(ctx context.Context, s *Stanza) (ok bool, err error) {
+	if h.all == nil {
+		return false, nil
+	}
+	return true, h.all(ctx, s)
+}
+
+// Take gives the host a stanza that is no request.
+func (h *Host) Take(ctx context.Context, s *Stanza) error {
+	switch {
+	case h.handle != nil:
+		return h.handle(ctx, s)
+	case s.Kind == Message:
+		return ErrServiceUnavailable
+	}
+	return ErrDrop
 }
 
 // IQ registers the handler of requests with that payload. Two handlers for one key are a mistake of the build and panic.
@@ -174,6 +264,11 @@ func (r *Registry) IQ(to Address, typ stanza.IQType, space, local string, h IQHa
 // Feature adds namespaces to the disco#info answer of the server (ToServer) or of an account (ToSelf: only its owner sees it;
 // ToContact: contacts too; ToAccount: everybody).
 func (r *Registry) Feature(to Address, ns ...string) { r.Features[to] = append(r.Features[to], ns...) }
+
+// DomainFeature is Feature for the domains for which on is true. Of a server it never changes (XEP-0115).
+func (r *Registry) DomainFeature(to Address, on func(domain string) bool, ns ...string) {
+	r.DomainFeatures[to] = append(r.DomainFeatures[to], DomainFeature{on, ns})
+}
 
 // Identity adds a disco identity to the server or to an account.
 func (r *Registry) Identity(to Address, id Identity) {
@@ -209,6 +304,12 @@ func (r *Registry) Bound(f func(context.Context, Session)) { r.BoundHooks = appe
 // Ended adds a hook that runs when a session has ended, after its unavailable presence; it is no longer in the table.
 func (r *Registry) Ended(f func(context.Context, Session)) { r.EndedHooks = append(r.EndedHooks, f) }
 
+// Received adds a hook that runs when a client has got a stanza with an Order: it has acknowledged it (XEP-0198), or, without stream management, the
+// network has taken it. It may run on any goroutine and must not block, nor call a session.
+func (r *Registry) Received(f func(account jid.JID, order int64)) {
+	r.ReceivedHooks = append(r.ReceivedHooks, f)
+}
+
 // Deleted adds a hook that runs before an account's data are deleted, while its roster can still be read.
 func (r *Registry) Deleted(f func(context.Context, jid.JID)) {
 	r.DeletedHooks = append(r.DeletedHooks, f)
@@ -219,12 +320,33 @@ func (r *Registry) StreamFeature(f func(domain string) *Element) {
 	r.StreamFeatures = append(r.StreamFeatures, f)
 }
 
+// BindFeature is what a client may ask for while it binds its resource with Bind 2 (XEP-0386 §2.2).
+type BindFeature struct {
+	// Name is the feature's name in the stream features (XEP-0386 §2.1), empty for one that is not listed there.
+	Name string
+	// Space and Local are the name of the element in <bind/> that asks for it; both are empty for none.
+	Space, Local string
+	// Bind runs when the session is bound, after the Bound hooks and before its first stanza. request is nil when the client did not ask. The
+	// answer stands in <bound/>; nil is none. What is routed to the session meanwhile goes out after the answer.
+	Bind func(ctx context.Context, s Session, request *Element) *Element
+}
+
+// BindFeature adds a feature of Bind 2.
+func (r *Registry) BindFeature(f BindFeature) { r.BindFeatures = append(r.BindFeatures, f) }
+
 // SavedSession is a session that waits for its client across a restart of the server (XEP-0198).
 type SavedSession struct {
 	Account  jid.JID // bare
 	Resource string
 	Expires  time.Time
 	Data     []byte // the transport's and the modules' state
+}
+
+// Unsent is a stanza on its way to another server, as it is stored.
+type Unsent struct {
+	Row    int64
+	Since  time.Time // when it was sent; zero when that is not known
+	Stanza *Stanza   // nil when it is there no more
 }
 
 // Keeper saves what a module keeps on a session, and puts it back on the session of the next process. Save returns nil for nothing.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"mellium.im/xmpp/jid"
@@ -20,6 +21,7 @@ const (
 	NSStream   = "http://etherx.jabber.org/streams"     // RFC 6120 §4.8.1
 	NSStreams  = "urn:ietf:params:xml:ns:xmpp-streams"  // RFC 6120 §4.9.2
 	NSDelay    = "urn:xmpp:delay"                       // XEP-0203 §2
+	nsForward  = "urn:xmpp:forward:0"                   // XEP-0297 §3
 	NSXML      = "http://www.w3.org/XML/1998/namespace" // bound to the prefix xml
 	maxErrText = 1024                                   // chosen: a text for people, far below a stanza
 )
@@ -68,10 +70,19 @@ type Stanza struct {
 	ID   string
 	Lang string // xml:lang
 
+	// Row is the stored message that has this stanza's bytes, 0 while none has.
+	Row int64
+	// Order is the place of this copy among the messages that are kept for the account it goes to, 0 for a copy that is not kept. What a session gives
+	// to its client, or a module puts into another stanza for it, keeps the number: with it the message counts as received
+	// (Registry.Received).
+	Order int64
+
 	extra   []byte // other attributes and namespace declarations of the start tag, each with a leading space
 	payload []byte // everything between start and end tag, as received
 	index   []Span
 	copies  *atomic.Int32 // of a message that went to several sessions: how many may still reach theirs
+
+	original *Stanza // of a message that Forward has made: what it carries
 }
 
 // NewStanza makes a stanza from parts that are already well-formed and namespace-correct: head's exported fields, the start tag's
@@ -93,7 +104,7 @@ func New(kind Kind, typ string, to, from jid.JID, children ...*Element) *Stanza 
 
 func (s *Stanza) appendElement(e *Element) {
 	start := len(s.payload)
-	s.payload = e.AppendTo(s.payload, "")
+	s.payload = e.AppendTo(slices.Grow(s.payload, e.about()), "")
 	if e.Local != "" {
 		s.index = append(s.index, Span{e.space(""), e.Local, start, len(s.payload)})
 		return
@@ -124,8 +135,43 @@ func (s *Stanza) Shared(n int) *Stanza {
 	return &c
 }
 
+// Kept returns a copy that says where storage has it: Row and Order.
+func (s *Stanza) Kept(row, order int64) *Stanza {
+	c := *s
+	c.Row, c.Order = row, order
+	return &c
+}
+
+// Copies is the count that Shared made, for what keeps deliveries beyond the process; nil for none.
+func (s *Stanza) Copies() *atomic.Int32 { return s.copies }
+
+// WithCopies returns a copy that shares a count, as Shared makes it.
+func (s *Stanza) WithCopies(n *atomic.Int32) *Stanza {
+	c := *s
+	c.copies = n
+	return &c
+}
+
 // Missed is called for a session that did not give the stanza to its client. It reports whether that was the last one: then nobody has it.
 func (s *Stanza) Missed() bool { return s.copies == nil || s.copies.Add(-1) <= 0 }
+
+// IsShared reports whether the stanza counts who may still give it to a client (Shared).
+func (s *Stanza) IsShared() bool { return s.copies != nil }
+
+// Forward returns a message of the same type, still without addresses, that carries a copy of the message s (XEP-0297 §3.1) inside of an element with
+// that name: <local xmlns='space'><forwarded><message/></forwarded></local>. Both count as one message when s is shared.
+func (s *Stanza) Forward(space, local string) *Stanza {
+	b := make([]byte, 0, s.Size()+2*(len(local)+len(space))+64)
+	b = append(append(b, '<'), local...)
+	b = appendAttr(b, "xmlns", space)
+	b = append(b, "><forwarded xmlns='"+nsForward+"'>"...)
+	b = s.AppendStandalone(b) // XEP-0297 §4: else it would be in the namespace of <forwarded/>
+	b = append(append(append(b, "</forwarded></"...), local...), '>')
+	return &Stanza{Kind: s.Kind, Type: s.Type, Order: s.Order, payload: b, index: []Span{{space, local, 0, len(b)}}, copies: s.copies, original: s}
+}
+
+// Original is the message that s carries, when Forward has made s, and nil else.
+func (s *Stanza) Original() *Stanza { return s.original }
 
 // Size is about the number of bytes the stanza takes on the wire and in a queue.
 func (s *Stanza) Size() int {
@@ -203,6 +249,9 @@ func (c Child) Decoder() *xml.Decoder { return c.decoder("") }
 
 // decoder is Decoder with content, if not empty, as the content namespace.
 func (c Child) decoder(content string) *xml.Decoder {
+	if content == "" && len(c.s.extra) == 0 {
+		return xml.NewDecoder(bytes.NewReader(c.XML()))
+	}
 	var b bytes.Buffer
 	b.WriteString("<x")
 	b.Write(appendAttr(nil, "xmlns", content))
@@ -307,10 +356,16 @@ func (s *Stanza) Without(cut func(Span) bool) *Stanza {
 }
 
 // AppendTo appends the stanza as it goes on a stream whose content namespace is the default namespace.
-func (s *Stanza) AppendTo(b []byte) []byte {
+func (s *Stanza) AppendTo(b []byte) []byte { return s.appendTo(b, "") }
+
+// AppendStandalone appends the stanza with jabber:client declared, as it goes where no stream header does (RFC 7395 §3.3.3, XEP-0206).
+func (s *Stanza) AppendStandalone(b []byte) []byte { return s.appendTo(b, " xmlns='"+NSClient+"'") }
+
+func (s *Stanza) appendTo(b []byte, declaration string) []byte {
 	name := s.Kind.String()
 	b = append(b, '<')
 	b = append(b, name...)
+	b = append(b, declaration...)
 	b = appendJIDAttr(b, "to", s.To)
 	b = appendJIDAttr(b, "from", s.From)
 	b = appendAttr(b, "type", s.Type)

@@ -356,3 +356,24 @@ func FuzzStanza(f *testing.F) {
 		}
 	})
 }
+
+// XEP-0297 §3: the message as it was, in its own namespace, whatever it declares.
+func TestForward(t *testing.T) {
+	s := parse(t, "<message to='a@b/c' from='d@e' type='chat' id='1' xml:lang='de' xmlns:x='urn:x'><body>&lt;</body><x:y/></message>")
+	f := s.Forward("urn:xmpp:carbons:2", "sent").With(s.From, s.To)
+	want := "<message to='d@e' from='a@b/c' type='chat'><sent xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
+		"<message xmlns='jabber:client' to='a@b/c' from='d@e' type='chat' id='1' xml:lang='de' xmlns:x='urn:x'><body>&lt;</body><x:y/></message></forwarded></sent></message>"
+	if got := f.String(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if c, ok := f.Child("urn:xmpp:carbons:2", "sent"); !ok || len(f.Spans()) != 1 || string(c.XML()) != string(f.PayloadBytes()) {
+		t.Errorf("index %v", f.Spans())
+	}
+	if f.Original() != s || s.Original() != nil || f.IsShared() {
+		t.Error("whose copy it is")
+	}
+	shared := s.Shared(2)
+	if f := shared.Forward("a", "b"); !f.IsShared() || f.Missed() || !shared.Missed() {
+		t.Error("a copy does not count with the message")
+	}
+}

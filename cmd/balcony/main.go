@@ -22,6 +22,18 @@ const usage = `usage:
   balcony user del [--config FILE] JID   delete an account with all its data
   balcony user list [--config FILE] [DOMAIN]
                                          list the accounts
+  balcony user sessions [--config FILE] JID
+                                         list the sessions of an account and the tokens of its clients
+  balcony user kick [--config FILE] [--tokens] JID[/RESOURCE]
+                                         end sessions, and with --tokens revoke the tokens of their clients
+  balcony user export [--config FILE] JID [FILE]
+                                         write everything that is held on an account as XEP-0227
+  balcony user import [--config FILE] FILE
+                                         make the accounts of such a file; - is standard input
+  balcony backup [--config FILE] DIR     make a copy of the data folder, also while the server runs
+  balcony federation [--config FILE]     list the streams with other servers
+  balcony federation explain [--config FILE] DOMAIN [FROM]
+                                         say step by step how DOMAIN would be reached from FROM, a domain of this server
   balcony check [--config FILE]          validate the configuration and print it with its defaults
   balcony version                        say which version this is
   balcony help                           this text
@@ -79,6 +91,10 @@ func command(args []string, s std) error {
 		return serve(path, s)
 	case "user":
 		return user(args, s)
+	case "backup":
+		return backup(args, s)
+	case "federation":
+		return federation(args, s)
 	case "check":
 		path, _, err := options(args, 0, 0)
 		if err != nil {
@@ -95,11 +111,14 @@ func command(args []string, s std) error {
 	return usageError{fmt.Errorf("there is no command %q", name)}
 }
 
-// options reads --config and from least to most other arguments; flags may stand anywhere.
-func options(args []string, least, most int) (path string, rest []string, err error) {
+// options reads --config, what more defines, and from least to most other arguments; flags may stand anywhere.
+func options(args []string, least, most int, more ...func(*flag.FlagSet)) (path string, rest []string, err error) {
 	f := flag.NewFlagSet("balcony", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&path, "config", "", "")
+	for _, add := range more {
+		add(f)
+	}
 	for {
 		if err := f.Parse(args); err != nil {
 			return "", nil, usageError{err}

@@ -293,7 +293,7 @@ func TestUsage(t *testing.T) {
 		{`flag needs an argument: -config`, []string{"--config"}},
 		{`"x" is one argument too many`, []string{"serve", "x"}},
 		{`"x" is one argument too many`, []string{"check", "x"}},
-		{`user add, passwd, del or list?`, []string{"user"}},
+		{`user add, passwd, del, list, sessions, kick, export or import?`, []string{"user"}},
 		{`there is no command user "rename"`, []string{"user", "rename", "a@localhost"}},
 		{`an argument is missing`, []string{"user", "add"}},
 		{`"b@localhost" is one argument too many`, []string{"user", "del", "a@localhost", "b@localhost"}},
@@ -357,6 +357,70 @@ func TestAccountsWithoutServer(t *testing.T) {
 			t.Errorf("%s can be read by others: %v %v", path, info.Mode(), err)
 		}
 	}
+}
+
+// An account moves out and in again, with and without a running server.
+func TestExportAndImport(t *testing.T) {
+	dir := configure(t, "")
+	file := filepath.Join(dir, "romeo.xml")
+	expect(t, dir, "secret\n", "added romeo@localhost\n", "user", "add", "romeo@localhost")
+	expect(t, dir, "", "", "user", "export", "romeo@localhost", file)
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, dir, "", string(text), "user", "export", "romeo@localhost")
+	fails(t, dir, "", 1, "there is no account nurse@localhost", "user", "export", "nurse@localhost", filepath.Join(dir, "nurse.xml"))
+	for _, name := range []string{"nurse.xml", ".balcony-export-*"} {
+		if left, _ := filepath.Glob(filepath.Join(dir, name)); len(left) > 0 {
+			t.Errorf("a failure left %v", left)
+		}
+	}
+	expect(t, dir, "", "deleted romeo@localhost\n", "user", "del", "romeo@localhost")
+	expect(t, dir, "", "imported romeo@localhost\n", "user", "import", file)
+	expect(t, dir, "", "deleted romeo@localhost\n", "user", "del", "romeo@localhost")
+
+	p := start(t, dir)
+	expect(t, dir, string(text), "imported romeo@localhost\n", "user", "import", "-")
+	c := p.login("romeo@localhost", "secret")
+	if c == nil {
+		t.Fatal("the password is another one")
+	}
+	fails(t, dir, "", 1, "romeo@localhost: the account has data already", "user", "import", file)
+	expect(t, dir, "", string(text), "user", "export", "romeo@localhost")
+	fails(t, dir, "", 1, "there is no account nurse@localhost", "user", "export", "nurse@localhost")
+	write(t, file, "<server-data xmlns='urn:xmpp:pie:0'>\n<host jid='localhost'>\n<user name='nurse'><x/></user>\n</hos")
+	r := balcony(t, dir, "", "user", "import", file)
+	if r.status != 1 || r.out != "imported nurse@localhost\n" || !strings.Contains(r.err, "balcony: line 4, column 6: ") || !strings.Contains(r.err, "balcony: warning: line 3: <x xmlns='urn:xmpp:pie:0'> is not taken over\n") {
+		t.Errorf("%+v", r)
+	}
+	fails(t, dir, "", 1, "no such file", "user", "import", "missing.xml")
+
+	// The server remembers nothing of how the account logged in before.
+	expect(t, dir, "", "deleted romeo@localhost\n", "user", "del", "romeo@localhost")
+	if p.login("romeo@localhost", "secret") != nil {
+		t.Error("a deleted account logs in")
+	}
+	write(t, file, "<server-data xmlns='urn:xmpp:pie:0'><host jid='localhost'><user name='romeo' password='another'/></host></server-data>")
+	expect(t, dir, "", "imported romeo@localhost\n", "user", "import", file)
+	if p.login("romeo@localhost", "another") == nil {
+		t.Error("no login with the password of the document")
+	}
+	if p.login("romeo@localhost", "secret") != nil {
+		t.Error("a login with the password of before")
+	}
+	expect(t, dir, "", "deleted romeo@localhost\n", "user", "del", "romeo@localhost")
+	expect(t, dir, string(text), "imported romeo@localhost\n", "user", "import", "-") // credentials, not a password
+	if p.login("romeo@localhost", "secret") == nil {
+		t.Error("no login with the password of which the document has the verifiers")
+	}
+	if p.login("romeo@localhost", "another") != nil {
+		t.Error("a login with the password of before")
+	}
+	p.stop()
 }
 
 func TestServeFromStartToStop(t *testing.T) {
@@ -520,17 +584,21 @@ func TestServeSaysWhyItDoesNotStart(t *testing.T) {
 	fails(t, dir, "", 1, "data folder: ", "serve")
 }
 
-func TestListenersOfLaterVersionsAreNamed(t *testing.T) {
+// Every listener of the configuration is served, and nothing is to be warned of.
+func TestAllListenersAreServed(t *testing.T) {
 	dir := t.TempDir()
-	text := strings.NewReplacer("\ns2s = []", "\ns2s = [\"127.0.0.1:0\"]", "\ncomponent = []", "\ncomponent = [\"127.0.0.1:0\"]").Replace(local)
-	write(t, filepath.Join(dir, "x.toml"), text)
+	write(t, filepath.Join(dir, "x.toml"), strings.ReplaceAll(local, " = []", ` = ["127.0.0.1:0"]`))
 	p := start(t, dir, "--config", "x.toml")
-	p.logged(0, "level=WARN", "this version does not serve some of the configured listeners", `listeners="s2s component"`)
+	for _, name := range []string{"c2s", "c2s_tls", "s2s", "s2s_tls", "http", "https", "component"} {
+		if p.addrs[name] == "" {
+			t.Errorf("%s is not served:\n%s", name, p.start)
+		}
+	}
 	if !strings.HasSuffix(p.start, "add an account: balcony user add --config x.toml you@localhost\n") {
 		t.Errorf("greeting:\n%s", p.start)
 	}
 	p.stop()
-	if n := strings.Count(strings.Join(p.log, "\n"), "level=WARN"); n != 1 {
+	if strings.Contains(strings.Join(p.log, "\n"), "level=WARN") {
 		t.Errorf("warnings:\n%s", strings.Join(p.log, "\n"))
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,7 +17,6 @@ import (
 	"balcony/cmd/balcony/certs"
 	"balcony/cmd/balcony/config"
 	"balcony/cmd/balcony/server"
-	"balcony/xmpp/web"
 )
 
 // shutdownTime is how long streams and requests have to end. The process ends within 10 s of the signal.
@@ -33,7 +31,6 @@ type service struct {
 	lock   *admin.Lock
 	certs  *certs.Set
 	server *server.Server
-	web    *web.Server
 	admin  *admin.Server
 	addrs  map[string][]net.Addr // of the open listeners
 
@@ -85,11 +82,7 @@ func (v *service) start() (err error) {
 	if v.server, err = server.New(ctx, v.cfg, v.certs, v.log, version()); err != nil {
 		return err
 	}
-	wc := web.DefaultConfig()
-	wc.HeaderTimeout = v.cfg.Limits.TLSTime.Std()
-	wc.ConnectionsPerAddress = addressLimit(v.cfg)
-	v.web = web.New(wc, v.log, v.server.Metrics(), v.server.Healthy)
-	v.admin = admin.NewServer(v.server.Accounts(), v.log)
+	v.admin = admin.NewServer(v.server.Accounts(), v.server.Federation(), v.log)
 	if err := v.listen(); err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
 		defer cancel()
@@ -97,9 +90,6 @@ func (v *service) start() (err error) {
 	}
 	return nil
 }
-
-// addressLimit is the limit of connections per address, 0 when it is off.
-func addressLimit(cfg *config.Config) int { return int(max(0, cfg.Limits.ConnectionsPerAddress)) }
 
 // acquire locks the data folder. It waits a while for a command that is changing accounts, not for another server.
 func acquire(data string) (*admin.Lock, error) {
@@ -114,27 +104,8 @@ func acquire(data string) (*admin.Lock, error) {
 	}
 }
 
-// listen opens the listeners: first those of HTTP, so that nobody logs in to a server that then does not start.
+// listen opens the listeners.
 func (v *service) listen() error {
-	for _, l := range []struct {
-		name  string
-		addrs []string
-		serve func(net.Listener) error
-	}{
-		{"http", v.cfg.Listen.HTTP, v.web.Serve},
-		{"https", v.cfg.Listen.HTTPS, func(l net.Listener) error {
-			return v.web.ServeTLS(l, func() *tls.Config { return v.certs.ServerConfig("", web.ALPN...) })
-		}},
-	} {
-		for _, addr := range l.addrs {
-			ln, err := net.Listen("tcp", addr)
-			if err != nil {
-				return fmt.Errorf("listener %s: %w", l.name, err)
-			}
-			v.addrs = added(v.addrs, l.name, ln.Addr())
-			v.goServe(l.name, func() error { return l.serve(ln) })
-		}
-	}
 	socket, err := admin.Listen(v.cfg.Data)
 	if err != nil {
 		return err
@@ -143,18 +114,8 @@ func (v *service) listen() error {
 	if err := v.server.Start(); err != nil {
 		return err
 	}
-	for name, addrs := range v.server.Addrs() {
-		v.addrs = added(v.addrs, name, addrs...)
-	}
+	v.addrs = v.server.Addrs()
 	return nil
-}
-
-func added(m map[string][]net.Addr, name string, addrs ...net.Addr) map[string][]net.Addr {
-	if m == nil {
-		m = make(map[string][]net.Addr)
-	}
-	m[name] = append(m[name], addrs...)
-	return m
 }
 
 // goServe runs a listener until it is closed.
@@ -189,19 +150,6 @@ func (v *service) greeting() string {
 func (v *service) warn() {
 	for _, w := range v.certs.Warnings() {
 		v.log.Warn(w)
-	}
-	// The default configuration has all listeners of the contract; what is in the file was asked for.
-	var unserved []string
-	for _, l := range []struct {
-		name  string
-		addrs []string
-	}{{"s2s", v.cfg.Listen.S2S}, {"s2s_tls", v.cfg.Listen.S2STLS}, {"component", v.cfg.Listen.Component}} {
-		if len(l.addrs) > 0 && v.cfg.IsSet("listen."+l.name) {
-			unserved = append(unserved, l.name)
-		}
-	}
-	if len(unserved) > 0 {
-		v.log.Warn("this version does not serve some of the configured listeners", "listeners", strings.Join(unserved, " "))
 	}
 }
 
@@ -250,7 +198,6 @@ func (v *service) reload() {
 		return
 	}
 	v.cfg = merged
-	v.web.SetConnectionsPerAddress(addressLimit(merged))
 	setLevel(v.level, merged.Log)
 	for _, c := range changes {
 		log := v.log.Info
@@ -304,14 +251,9 @@ func (v *service) stop(signals <-chan os.Signal) error {
 
 // close closes the listeners and ends what they serve, then the server.
 func (v *service) close(ctx context.Context) error {
-	err := v.admin.Shutdown(ctx)
-	var ended sync.WaitGroup
-	var webErr error
-	ended.Go(func() { webErr = v.web.Shutdown(ctx) })
-	err = errors.Join(err, v.server.Shutdown(ctx))
-	ended.Wait()
+	err := errors.Join(v.admin.Shutdown(ctx), v.server.Shutdown(ctx))
 	v.serving.Wait()
-	return errors.Join(err, webErr)
+	return err
 }
 
 func (v *service) tell(state string) {

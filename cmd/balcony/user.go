@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"time"
@@ -19,19 +20,26 @@ import (
 // user manages accounts: of the running server through its control socket, else in the database.
 func user(args []string, s std) error {
 	if len(args) == 0 {
-		return usageError{errors.New("user add, passwd, del or list?")}
+		return usageError{errors.New("user add, passwd, del, list, sessions, kick, export or import?")}
 	}
 	what := args[0]
 	switch what {
-	case "add", "passwd", "del", "list":
+	case "add", "passwd", "del", "list", "sessions", "kick", "export", "import":
 	default:
 		return usageError{fmt.Errorf("there is no command user %q", what)}
 	}
-	least := 1
-	if what == "list" {
+	least, most := 1, 1
+	switch what {
+	case "list":
 		least = 0
+	case "export":
+		most = 2
 	}
-	path, rest, err := options(args[1:], least, 1)
+	tokens, flags := false, []func(*flag.FlagSet){}
+	if what == "kick" {
+		flags = append(flags, func(f *flag.FlagSet) { f.BoolVar(&tokens, "tokens", false, "") })
+	}
+	path, rest, err := options(args[1:], least, most, flags...)
 	if err != nil {
 		return err
 	}
@@ -39,12 +47,23 @@ func user(args []string, s std) error {
 	if err != nil {
 		return err
 	}
-	if what == "list" {
+	switch what {
+	case "list":
 		return list(cfg, rest, s)
+	case "import":
+		return imports(cfg, rest[0], s)
 	}
 	account, err := jid.Parse(rest[0])
-	if err != nil || account.Localpart() == "" || account.Resourcepart() != "" {
+	if err != nil || account.Localpart() == "" || account.Resourcepart() != "" && what != "kick" {
 		return fmt.Errorf("%q is not an account such as you@%s", rest[0], cfg.Domains[0].Name)
+	}
+	switch what {
+	case "sessions":
+		return sessions(cfg, account, s)
+	case "kick":
+		return kick(cfg, account, tokens, s)
+	case "export":
+		return export(cfg, account, rest[1:], s)
 	}
 	password := ""
 	if what != "del" {
@@ -64,10 +83,8 @@ func user(args []string, s std) error {
 	switch {
 	case errors.Is(err, auth.ErrAccountExists):
 		return fmt.Errorf("there already is an account %s", account)
-	case errors.Is(err, auth.ErrNoAccount):
-		return fmt.Errorf("there is no account %s", account)
 	case err != nil:
-		return err
+		return noAccount(err, account)
 	}
 	_, err = fmt.Fprintf(s.out, map[string]string{"add": "added %s\n", "passwd": "changed the password of %s\n", "del": "deleted %s\n"}[what], account)
 	return err
@@ -105,7 +122,12 @@ func list(cfg *config.Config, only []string, s std) error {
 // withAccounts calls f with the accounts of the server that runs on the data folder, or with those of a server that is made for it and
 // does not listen.
 func withAccounts(cfg *config.Config, f func(context.Context, admin.Accounts) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	return within(time.Minute, cfg, f)
+}
+
+// within is withAccounts with another time limit.
+func within(limit time.Duration, cfg *config.Config, f func(context.Context, admin.Accounts) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	lock, client, err := lockOrDial(ctx, cfg.Data)
 	if err != nil {

@@ -8,6 +8,10 @@ import (
 	"balcony/storage"
 	"balcony/xmpp"
 	"balcony/xmpp/auth"
+	"balcony/xmpp/ext/mam"
+	"balcony/xmpp/ext/offline"
+	"balcony/xmpp/ext/pubsub"
+	"balcony/xmpp/ext/upload"
 
 	"mellium.im/xmpp/jid"
 )
@@ -24,12 +28,24 @@ func Fill(t testing.TB, db *storage.DB, account jid.JID) {
 	})
 	must(t, err)
 	must(t, db.AppendOffline(ctx, account, time.Now(), message(t, account, "good night")).Wait(ctx))
+	keep(t, db, received(t, account, juliet, "good night"))
+	must(t, db.SaveSpoolStates(ctx, []offline.State{{Account: account, Top: 7, Gaps: []offline.Span{{From: 1, To: 2}}}}).Wait(ctx))
+	must(t, db.SetArchivePreferences(ctx, account, mam.Preferences{Default: mam.Roster}))
 	must(t, db.SetPrivateXML(ctx, account, "storage:bookmarks", "storage", []byte("<storage xmlns='storage:bookmarks'/>")))
 	must(t, db.SetVCard(ctx, account, []byte("<vCard xmlns='vcard-temp'/>")))
 	must(t, db.Block(ctx, account, []jid.JID{jid.MustParse("tybalt@capulet.example")}))
-	must(t, db.SetLastActivity(ctx, account, time.Now(), "to bed"))
+	must(t, db.SetLastActivity(account, time.Now(), "to bed").Wait(ctx))
+	_, unsent := db.AppendUnsent(xmpp.New(xmpp.Message, "", jid.MustParse("juliet@capulet.example"), account), time.Now())
+	must(t, unsent.Wait(ctx))
 	must(t, db.SaveSessions(ctx, []xmpp.SavedSession{{Account: account, Resource: "balcony", Expires: time.Now(), Data: []byte("x")}}))
 	must(t, db.EnablePush(ctx, account, registration("push.example", "node", "phone", "")))
+	f := uploaded(account, 0, 10, time.Time{})
+	must(t, db.BeginUpload(ctx, f, 0, time.Now().Add(time.Hour)))
+	must(t, db.FinishUpload(ctx, f, 0))
+	must(t, db.CreatePubSubNode(ctx, account, node(account, "urn:x")))
+	_, err = db.PublishPubSubItem(ctx, account, "urn:x", pubsub.Item{ID: "a", Published: time.Now(), Payload: []byte("<a xmlns='urn:x'/>")}, 10, false, time.Time{})
+	must(t, err)
+	must(t, db.SetPubSubSubscription(ctx, account, "urn:x", pubsub.Subscription{JID: account, State: pubsub.Subscribed}))
 }
 
 // testDelete: security promise 22, a name that is registered again inherits nothing.
@@ -72,6 +88,13 @@ func isEmpty(t *testing.T, db *storage.DB, j jid.JID) {
 	n, err := db.CountOffline(ctx, j)
 	must(t, err)
 	equal(t, "number of messages", n, 0)
+	equal(t, "archive", archive(t, db, j), nil)
+	state, err := db.SpoolState(ctx, j)
+	must(t, err)
+	equal(t, "state of the spool", state, offline.State{Account: j})
+	p, err := db.ArchivePreferences(ctx, j)
+	must(t, err)
+	equal(t, "archive preferences", p, mam.Preferences{Default: mam.Always})
 	x, err := db.PrivateXML(ctx, j, "storage:bookmarks", "storage")
 	must(t, err)
 	equal(t, "private XML", x, nil)
@@ -87,6 +110,12 @@ func isEmpty(t *testing.T, db *storage.DB, j jid.JID) {
 	equal(t, "last activity", at, time.Time{})
 	equal(t, "last status", status, "")
 	pushes(t, db, j)
+	used, err := db.UploadUsage(ctx, j, 0, time.Now())
+	must(t, err)
+	equal(t, "uploads", used, 0)
+	nodes, err := db.PubSubNodes(ctx, j, j)
+	must(t, err)
+	equal(t, "nodes", len(nodes), 0)
 }
 
 func testNoAccount(t *testing.T, db *storage.DB) {
@@ -107,17 +136,22 @@ func testNoAccount(t *testing.T, db *storage.DB) {
 		"DeleteAccount":      db.DeleteAccount(ctx, j),
 		"AppendOffline":      db.AppendOffline(ctx, j, time.Now(), message(t, j, "hello?")).Wait(ctx),
 		"RemoveOffline":      db.RemoveOffline(ctx, j, 1),
+		"AppendMessage":      db.AppendMessage(ctx, received(t, j, juliet, "hello?")).Commit.Wait(ctx),
+		"SetPreferences":     db.SetArchivePreferences(ctx, j, mam.Preferences{}),
 		"SetPrivateXML":      db.SetPrivateXML(ctx, j, "a", "b", []byte("<b xmlns='a'/>")),
 		"SetVCard":           db.SetVCard(ctx, j, []byte("<vCard xmlns='vcard-temp'/>")),
 		"Block":              db.Block(ctx, j, []jid.JID{juliet}),
 		"Unblock":            db.Unblock(ctx, j, nil),
-		"SetLastActivity":    db.SetLastActivity(ctx, j, time.Now(), ""),
+		"SetLastActivity":    db.SetLastActivity(j, time.Now(), "").Wait(ctx),
 		"EnablePush":         db.EnablePush(ctx, j, registration("push.example", "node", "phone", "")),
 		"DisablePush":        db.DisablePush(ctx, j, jid.MustParse("push.example"), ""),
 		"RemovePush":         db.RemovePush(ctx, j, 1),
+		"CreatePubSubNode":   db.CreatePubSubNode(ctx, j, node(j, "urn:x")),
 	} {
 		t.Run(what, func(t *testing.T) { wantErr(t, err, auth.ErrNoAccount) })
 	}
+	wantErr(t, db.BeginUpload(ctx, uploaded(j, 0, 1, time.Time{}), 0, time.Now()), upload.ErrGone)
+	wantErr(t, db.FinishUpload(ctx, uploaded(j, 0, 1, time.Time{}), 0), upload.ErrGone)
 	isEmpty(t, db, j)
 	_, now, ok, err := db.RosterSince(ctx, j, 5)
 	must(t, err)

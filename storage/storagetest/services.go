@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,20 @@ func testPrivate(t *testing.T, db *storage.DB) {
 	must(t, db.SetPrivateXML(ctx, j, long, "b", []byte("long")))
 	equal(t, "element of a long name", get(j, long, "b"), "long")
 	equal(t, "element of a long prefix", get(j, long[1:], "b"), "")
+	all, err := db.PrivateElements(ctx, j)
+	must(t, err)
+	var texts []string
+	for _, b := range all {
+		texts = append(texts, string(b))
+	}
+	again, err := db.PrivateElements(ctx, j)
+	must(t, err)
+	equal(t, "all elements once more", again, all)
+	slices.Sort(texts)
+	equal(t, "all elements", texts, []string{"<b xmlns='a'>new</b>", "<c xmlns='a'/>", "long", "not the same name"})
+	none, err := db.PrivateElements(ctx, other)
+	must(t, err)
+	equal(t, "all elements of another account", none, nil)
 }
 
 func testPrivateBounds(t *testing.T, db *storage.DB) {
@@ -139,7 +154,7 @@ func testLast(t *testing.T, db *storage.DB) {
 	equal(t, "status", status, "")
 	for _, s := range []string{"gone to bed", "", "'); DROP TABLE account; --"} {
 		want := time.Now().Truncate(time.Microsecond)
-		must(t, db.SetLastActivity(ctx, j, want, s))
+		must(t, db.SetLastActivity(j, want, s).Wait(ctx))
 		at, status, err = db.LastActivity(ctx, j)
 		must(t, err)
 		equal(t, "time", at, want)
@@ -148,4 +163,41 @@ func testLast(t *testing.T, db *storage.DB) {
 	at, _, err = db.LastActivity(ctx, other)
 	must(t, err)
 	equal(t, "time of another account", at, time.Time{})
+	testNoted(t, db, other)
+}
+
+// What is noted is seen at once, whether it was written or not; it does not take the place of what is set later, nor pass to another account with the name.
+func testNoted(t *testing.T, db *storage.DB, j jid.JID) {
+	ctx := withLimit(t)
+	is := func(j jid.JID, want time.Time, wantStatus string) {
+		t.Helper()
+		at, status, err := db.LastActivity(ctx, j)
+		must(t, err)
+		equal(t, "time", at, want)
+		equal(t, "status", status, wantStatus)
+	}
+	first := time.Now().UTC().Truncate(time.Microsecond)
+	second := first.Add(time.Second)
+	db.NoteLastActivity(j, first, "one")
+	is(j, first, "one")
+	db.NoteLastActivity(j, second, "two")
+	is(j, second, "two")
+	must(t, db.SetLastActivity(j, first, "three").Wait(ctx))
+	is(j, first, "three")
+
+	db.NoteLastActivity(j, second, "four")
+	must(t, db.DeleteAccount(ctx, j))
+	is(j, time.Time{}, "")
+	db.NoteLastActivity(j, second, "five")
+	must(t, db.CreateAccount(ctx, j, nil))
+	is(j, time.Time{}, "")
+
+	// More than are gathered: written in the order in which they were noted.
+	db.NoteLastActivity(j, first, "six")
+	for i := range 1000 {
+		db.NoteLastActivity(jid.MustParse(fmt.Sprintf("nobody%d@x.example", i)), second, "")
+	}
+	is(j, first, "six")
+	db.NoteLastActivity(j, second, "seven")
+	is(j, second, "seven")
 }

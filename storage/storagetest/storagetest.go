@@ -29,6 +29,14 @@ var Limits = storage.Limits{
 	BlockList:       6,
 	TokenClients:    5,
 
+	PubSubNodes:            4,
+	PubSubServiceNodes:     6,
+	PubSubItems:            10,
+	PubSubBytes:            20_000,
+	PubSubAffiliations:     5,
+	PubSubSubscriptions:    6,
+	PubSubOwnSubscriptions: 3,
+
 	PushRegistrations: 4,
 }
 
@@ -59,6 +67,7 @@ func Run(t *testing.T, open func(t *testing.T) *storage.DB) {
 		{"LoginsWithTokens", testTokenLogins},
 		{"NoAccount", testNoAccount},
 		{"SavedSessions", testSessions},
+		{"Unsent", testUnsent},
 		{"DeletedAccountLeavesNothing", testDelete},
 		{"Secret", testSecret},
 		{"Roster", testRoster},
@@ -75,6 +84,23 @@ func Run(t *testing.T, open func(t *testing.T) *storage.DB) {
 		{"OfflineIDsAreNotGivenTwice", testOfflineIDs},
 		{"OfflineSeesWhatWasAppended", testOfflineSettles},
 		{"OfflineFromManySenders", testOfflineConcurrent},
+		{"Archive", testArchive},
+		{"ArchiveIDs", testArchiveIDs},
+		{"ArchiveOfTwoOwners", testArchiveShared},
+		{"ArchiveTrim", testArchiveTrim},
+		{"ArchiveRewrite", testArchiveRewrite},
+		{"ArchiveTags", testArchiveTags},
+		{"ArchivePreferences", testArchivePreferences},
+		{"ArchiveOrder", testArchiveOrder},
+		{"ArchiveModel", testArchiveModel},
+		{"ArchiveSearch", testSearch},
+		{"ArchiveSearchModel", testSearchModel},
+		{"ArchiveSearchOfDomains", testSearchDomains},
+		{"SpoolState", testSpoolState},
+		{"WaitingInTheArchive", testWaiting},
+		{"ImportArchive", testImportArchive},
+		{"ImportArchiveTogether", testImportArchiveTogether},
+		{"ImportArchiveAgain", testImportArchiveAgain},
 		{"PrivateXML", testPrivate},
 		{"PrivateBounds", testPrivateBounds},
 		{"VCard", testVCard},
@@ -83,6 +109,18 @@ func Run(t *testing.T, open func(t *testing.T) *storage.DB) {
 		{"LastActivity", testLast},
 		{"Push", testPush},
 		{"PushBound", testPushBound},
+		{"Uploads", testUploads},
+		{"UploadsOfADeletedAccount", testUploadsDeleted},
+		{"SlotsOfAYoungerAccount", testSlotsOfYoungerAccount},
+		{"UploadQuota", testUploadQuota},
+		{"UploadTotals", testUploadTotals},
+		{"UploadsThatMakeRoom", testUploadsKept},
+		{"PubSubNodes", testPubSubNodes},
+		{"PubSubItems", testPubSubItems},
+		{"PubSubItemModel", testPubSubItemModel},
+		{"PubSubMembers", testPubSubMembers},
+		{"PubSubBounds", testPubSubBounds},
+		{"PubSubForgetsDeletedAccounts", testPubSubForgets},
 		{"EndedContext", testEndedContext},
 		{"Ping", testPing},
 		{"Observe", testObserve},
@@ -233,6 +271,9 @@ func testDisabled(t *testing.T, db *storage.DB) {
 		got, err := db.AccountDisabled(ctx, j)
 		must(t, err)
 		equal(t, "disabled", got, want)
+		c, err := db.Credentials(ctx, j)
+		must(t, err)
+		equal(t, "disabled, as logins see it", c.Disabled, want)
 	}
 	got, err := db.AccountDisabled(ctx, account(t, db))
 	must(t, err)

@@ -125,6 +125,7 @@ func TestAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("chalk", false)
+	a.ForgetRecent()
 	store.broken = errors.New("disk on fire")
 	if _, err := a.CheckPassword(ctx, juliet, "chalk"); !errors.Is(err, store.broken) {
 		t.Errorf("check with a broken store: %v", err)
@@ -228,5 +229,32 @@ func TestDefaultConfig(t *testing.T) {
 	}
 	if c.PlainConcurrency != runtime.NumCPU() || c.Iterations < 10000 { // XEP-0438 §7
 		t.Errorf("%+v", c)
+	}
+}
+
+// What another server knew of a password is taken only when it could be a verifier.
+func TestVerifierCheck(t *testing.T) {
+	all, err := MakeVerifiers("secret", MinIterations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range all {
+		if err := v.Check(); err != nil {
+			t.Errorf("%s: %v", v.Mechanism, err)
+		}
+		for what, change := range map[string]func(*Verifier){
+			"mechanism":        func(v *Verifier) { v.Mechanism += "-PLUS" },
+			"few iterations":   func(v *Verifier) { v.Iterations = MinIterations - 1 },
+			"many iterations":  func(v *Verifier) { v.Iterations = 1 << 30 },
+			"no salt":          func(v *Verifier) { v.Salt = nil },
+			"long salt":        func(v *Verifier) { v.Salt = make([]byte, 1<<20) },
+			"short stored key": func(v *Verifier) { v.StoredKey = v.StoredKey[1:] },
+			"no server key":    func(v *Verifier) { v.ServerKey = nil },
+		} {
+			bad := v
+			if change(&bad); bad.Check() == nil {
+				t.Errorf("%s with %s is taken", v.Mechanism, what)
+			}
+		}
 	}
 }

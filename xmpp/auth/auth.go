@@ -34,6 +34,7 @@ type Authenticator struct {
 	slots   *slots
 	backoff *backoff
 	changes *changes
+	recent  recent
 	derive  derivation // deriveKey; tests count its work
 }
 
@@ -54,8 +55,11 @@ func New(store Store, secret []byte, cfg Config) *Authenticator {
 
 // Channel is what SASL must know of a connection.
 type Channel struct {
-	// TLS is the state of its TLS, nil without TLS.
+	// TLS is the state of its TLS, nil without TLS or when that is not the client's own.
 	TLS *tls.ConnectionState
+	// Secure tells of a connection without TLS here that nobody else can read: TLS ends at a proxy, or the client is on this machine. There
+	// is no channel binding on it.
+	Secure bool
 	// Cert is the leaf certificate that the server presented, for tls-server-end-point; nil for none.
 	Cert *x509.Certificate
 	// Remote is the client's address, for the back-off. Loopback, and the zero Addr of a client without an address, are exempt from the
@@ -63,10 +67,12 @@ type Channel struct {
 	Remote netip.Addr
 }
 
+func (ch Channel) secure() bool { return ch.TLS != nil || ch.Secure }
+
 // Mechanisms returns the mechanisms of a connection in the server's order of preference (RFC 6120 §6.3.3), and none without TLS. It is
 // the list to offer, and the list to give to Start: there is no mechanism beside those that were offered.
 func (a *Authenticator) Mechanisms(ch Channel) []string {
-	if ch.TLS == nil {
+	if !ch.secure() {
 		return nil // RFC 6120 §6.3.4: nothing is offered before TLS
 	}
 	var names []string
@@ -97,7 +103,7 @@ func (a *Authenticator) Start(_ context.Context, domain, mechanism string, ch Ch
 	} else {
 		return nil, failf(invalidMechanism, "unknown mechanism") // RFC 6120 §6.5.7
 	}
-	if ch.TLS == nil {
+	if !ch.secure() {
 		return nil, failf(encryptionRequired, "%s without TLS", mechanism) // RFC 6120 §6.5.4
 	}
 	if !slices.Contains(offered, mechanism) {

@@ -84,12 +84,12 @@ func (m *memory) do(method string, account jid.JID, must bool, f func(*record) e
 	return f(r)
 }
 
-func (m *memory) Verifiers(_ context.Context, account jid.JID) (all []Verifier, err error) {
-	err = m.do("Verifiers", account, true, func(r *record) error {
-		all = slices.Clone(r.verifiers)
+func (m *memory) Credentials(_ context.Context, account jid.JID) (c Credentials, err error) {
+	err = m.do("Credentials", account, true, func(r *record) error {
+		c = Credentials{Verifiers: slices.Clone(r.verifiers), Disabled: r.disabled}
 		return nil
 	})
-	return all, err
+	return c, err
 }
 
 func (m *memory) CreateAccount(_ context.Context, account jid.JID, v []Verifier) error {

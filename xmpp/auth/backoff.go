@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"balcony/xmpp"
 )
 
 // Of the back-off; RFC 6120 §6.4.5 bounds the tries on one stream only. All chosen.
@@ -91,7 +93,7 @@ func (b *backoff) begin(remote netip.Addr, account string) (t try, wait time.Dur
 	if b.longest == 0 {
 		return t, 0, true
 	}
-	remote = network(remote)
+	remote = xmpp.Network(remote)
 	t.pair = b.hash('p', remote, account)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -151,16 +153,6 @@ func (b *backoff) hash(kind byte, remote netip.Addr, account string) uint64 {
 	h.Write(bytes[:])
 	h.WriteString(account)
 	return h.Sum64()
-}
-
-// network is what counts as one address: with IPv6 the /64, in which one machine has as many addresses as it likes.
-func network(remote netip.Addr) netip.Addr {
-	remote = remote.Unmap().WithZone("")
-	if remote.Is6() && !remote.IsLoopback() {
-		p, _ := remote.Prefix(64) // fails for no IPv6 address
-		return p.Addr()
-	}
-	return remote
 }
 
 // sleep waits for d, or returns the error of ctx.

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 	"unsafe"
+
+	"balcony/xmpp"
 )
 
 // address is one of the addresses for documentation (RFC 5737).
@@ -109,9 +111,9 @@ func TestStrangersLockNobodyOut(t *testing.T) {
 			t.Fatalf("first login waits %v", d)
 		}
 		// Addresses that share a bucket by chance are left out: they may be refused for each other.
-		used := map[*bucket]bool{b.bucket(b.hash('n', netip.Addr{}, "juliet")): true, b.bucket(b.hash('a', network(elsewhere), "")): true}
+		used := map[*bucket]bool{b.bucket(b.hash('n', netip.Addr{}, "juliet")): true, b.bucket(b.hash('a', xmpp.Network(elsewhere), "")): true}
 		for i := range 2000 { // a botnet
-			own := b.bucket(b.hash('a', network(address(100+i)), ""))
+			own := b.bucket(b.hash('a', xmpp.Network(address(100+i)), ""))
 			if used[own] {
 				continue
 			}
@@ -181,22 +183,6 @@ func TestBackoffOfLoopback(t *testing.T) {
 				t.Errorf("%s: guesses at an account wait %v", remote, d)
 			}
 		})
-	}
-}
-
-func TestNetwork(t *testing.T) {
-	for in, want := range map[string]string{
-		"198.51.100.7":            "198.51.100.7",
-		"::ffff:198.51.100.7":     "198.51.100.7",
-		"2001:db8:1:2:3:4:5:6":    "2001:db8:1:2::",
-		"2001:db8:1:2::":          "2001:db8:1:2::",
-		"fe80::1:2:3%eth0":        "fe80::",
-		"::1":                     "::1",
-		"2001:db8:1:3:3:4:5:6%lo": "2001:db8:1:3::",
-	} {
-		if got := network(netip.MustParseAddr(in)); got != netip.MustParseAddr(want) {
-			t.Errorf("%s: %s, want %s", in, got, want)
-		}
 	}
 }
 

@@ -21,11 +21,22 @@ const (
 func (a *Authenticator) ChannelBindings(ch Channel) []string {
 	var types []string
 	for _, name := range []string{tlsExporter, tlsUnique, tlsServerEndPoint} {
-		if bindingData(ch, name) != nil {
+		if hasBinding(ch, name) {
 			types = append(types, name)
 		}
 	}
 	return types
+}
+
+// hasBinding reports whether bindingData has data, mostly without computing it: it is asked several times in each login.
+func hasBinding(ch Channel, name string) bool {
+	switch {
+	case ch.TLS == nil || !ch.TLS.HandshakeComplete:
+		return false
+	case name == tlsExporter && ch.TLS.Version >= tls.VersionTLS13:
+		return true // RFC 9266 §4
+	}
+	return bindingData(ch, name) != nil
 }
 
 // bindingData returns the data of a type of channel binding on a connection, any of which proves the channel; none when the type is

@@ -131,13 +131,28 @@ func (e *Exchange) identify(name, authzid string) (jid.JID, error) {
 	return account, nil
 }
 
-// verifiers reads the verifiers of an account; none for an account that does not exist.
-func (a *Authenticator) verifiers(ctx context.Context, account jid.JID) ([]Verifier, error) {
-	all, err := a.store.Verifiers(ctx, account)
-	if err != nil && !errors.Is(err, ErrNoAccount) {
-		return nil, temporary(ctx, "read verifiers", err)
+// credentials are those of an account, not to be changed; without verifiers for an account that does not exist.
+func (a *Authenticator) credentials(ctx context.Context, account jid.JID) (Credentials, error) {
+	key := account.String()
+	c, ok, drops := a.recent.get(key)
+	if ok {
+		return c, nil
 	}
-	return all, nil
+	c, err := a.store.Credentials(ctx, account)
+	if errors.Is(err, ErrNoAccount) {
+		c, err = Credentials{}, nil
+	}
+	if err != nil {
+		return Credentials{}, temporary(ctx, "read credentials", err)
+	}
+	a.recent.put(key, c, drops)
+	return c, nil
+}
+
+// verifiers are credentials without what is asked only once a password is proved.
+func (a *Authenticator) verifiers(ctx context.Context, account jid.JID) ([]Verifier, error) {
+	c, err := a.credentials(ctx, account)
+	return c.Verifiers, err
 }
 
 // begin waits until the back-off lets a try for account go on.
@@ -157,27 +172,28 @@ func (e *Exchange) begin(account jid.JID) (try, error) {
 // admit lets the client in whose password matched used, a verifier of the account that was read when the changes were at change.
 func (e *Exchange) admit(t try, account jid.JID, used Verifier, change uint32) error {
 	a := e.auth
-	if now := a.changes.of(account); now != change {
-		// The password was, or may have been, replaced since the verifier was read: look again.
-		all, err := a.verifiers(e.ctx, account)
-		if err != nil {
-			return err
-		}
-		v, ok := hashOf(used.Mechanism).pick(all)
+	now := a.changes.of(account)
+	c, err := a.credentials(e.ctx, account)
+	if err != nil {
+		return err
+	}
+	if now != change {
+		// The password was, or may have been, replaced since the verifier was read.
+		v, ok := hashOf(used.Mechanism).pick(c.Verifiers)
 		if !ok || subtle.ConstantTimeCompare(v.StoredKey, used.StoredKey) != 1 {
 			return failf(notAuthorized, "password was changed during the login")
 		}
 		change = now
 	}
-	if err := e.mayLogIn(account); err != nil {
-		return err
+	if c.Disabled {
+		return failf(accountDisabled, "%s", account) // RFC 6120 §6.5.2; only who knows the password learns it
 	}
 	a.backoff.succeeded(t)
 	e.account, e.change, e.used = account, change, used
 	return nil
 }
 
-// mayLogIn is asked about an account whose password or token the client has proved.
+// mayLogIn is asked about an account whose token the client has proved.
 func (e *Exchange) mayLogIn(account jid.JID) error {
 	disabled, err := e.auth.store.AccountDisabled(e.ctx, account)
 	switch {

@@ -32,12 +32,12 @@ var htBindings = []struct{ mechanism, binding string }{
 // with channel binding are there when the binding works on this connection: HT-SHA-256-UNIQ never with TLS 1.3. There is no early data
 // (0-RTT) with crypto/tls, so <fast/> has no tls-0rtt.
 func (a *Authenticator) FastMechanisms(ch Channel) []string {
-	if ch.TLS == nil || !htAllows(ch) {
+	if !ch.secure() || !htAllows(ch) {
 		return nil // XEP-0484 §6: only over a secure connection
 	}
 	var names []string
 	for _, b := range htBindings {
-		if b.binding == "" || bindingData(ch, b.binding) != nil {
+		if b.binding == "" || hasBinding(ch, b.binding) {
 			names = append(names, b.mechanism)
 		}
 	}
@@ -47,7 +47,7 @@ func (a *Authenticator) FastMechanisms(ch Channel) []string {
 // htAllows is draft-schmaus-kitten-sasl-ht-09 §6: the session hash extension (RFC 7627), which TLS 1.3 always has, or no resumption.
 // Without the extension crypto/tls exports no key material.
 func htAllows(ch Channel) bool {
-	return ch.TLS.Version >= tls.VersionTLS13 || !ch.TLS.DidResume || bindingData(ch, tlsExporter) != nil
+	return ch.TLS == nil || ch.TLS.Version >= tls.VersionTLS13 || !ch.TLS.DidResume || hasBinding(ch, tlsExporter)
 }
 
 // htData returns the values that the channel binding of an HT mechanism may have on a connection; none when it does not work there or is

@@ -63,7 +63,7 @@ func (a *Authenticator) StartSASL2(ctx context.Context, domain, mechanism string
 		return e, nil
 	}
 	e := &Exchange{auth: a, domain: domain, mechanism: mechanism, channel: ch, request: r, fastOffered: fast}
-	if ch.TLS == nil {
+	if !ch.secure() {
 		return nil, failf(encryptionRequired, "%s without TLS", mechanism) // XEP-0484 §6
 	}
 	bindings := htData(ch, mechanism)

@@ -32,10 +32,16 @@ type Verifier struct {
 	ServerKey  []byte
 }
 
+// Credentials are what a login with a password depends on.
+type Credentials struct {
+	Verifiers []Verifier
+	Disabled  bool // the account may not log in
+}
+
 // Store keeps the accounts.
 type Store interface {
-	// Verifiers returns all verifiers of an account, or ErrNoAccount.
-	Verifiers(ctx context.Context, account jid.JID) ([]Verifier, error)
+	// Credentials returns those of an account, or ErrNoAccount.
+	Credentials(ctx context.Context, account jid.JID) (Credentials, error)
 	// CreateAccount adds an account with its verifiers, or returns ErrAccountExists.
 	CreateAccount(ctx context.Context, account jid.JID, v []Verifier) error
 	// SetVerifiers replaces all verifiers of an account and removes all its tokens, or returns ErrNoAccount.

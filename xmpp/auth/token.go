@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -51,6 +52,20 @@ func ClientID(account jid.JID, userAgentID string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
+// ResourceName is what the client of an account that has the user agent with that id, a text of any length, has as its part of a resource, the same
+// way for ever: 12 characters of base64url. Others see it, so it is made with the server's secret: who knows an id, or has a guess at it, cannot
+// tell whether it is this one, and the same client has other names with other accounts (XEP-0386 §4: the id "MUST NOT be exposed").
+func (a *Authenticator) ResourceName(account jid.JID, userAgentID string) string {
+	id, ok := parseUUID(userAgentID)
+	if !ok {
+		id = []byte(userAgentID)
+	}
+	m := hmac.New(sha256.New, a.secret)
+	m.Write([]byte("balcony resource\x00" + account.Bare().String() + "\x00")) // never fails
+	m.Write(id)
+	return base64.RawURLEncoding.EncodeToString(m.Sum(nil)[:9])
+}
+
 // parseUUID returns the 16 bytes of a UUID in the form of RFC 9562 §4. XEP-0388 §2.3 asks for version 4, and its schema for the form only;
 // those of another version protect stored tokens less well and everything else as well.
 func parseUUID(text string) ([]byte, bool) {
@@ -85,7 +100,7 @@ func (a *Authenticator) newToken(account jid.JID, agent UserAgent, mechanism str
 	subtle.XORBytes(sealed, key, pad(id, account, mechanism, salt))
 	// The client learns whole seconds (XEP-0082), so no more than these count.
 	expiry := now.Add(a.cfg.TokenLifetime).UTC().Truncate(time.Second)
-	info := TokenInfo{Client: ClientID(account, agent.ID), Mechanism: mechanism, Software: agentText(agent.Software), Device: agentText(agent.Device),
+	info := TokenInfo{Client: ClientID(account, agent.ID), Mechanism: mechanism, Software: AgentText(agent.Software), Device: AgentText(agent.Device),
 		Issued: now.UTC().Truncate(time.Microsecond), Expires: expiry}
 	return Token{secretOf(key), expiry}, StoredToken{TokenInfo: info, Salt: salt, Sealed: sealed, Count: noCount}
 }
@@ -93,8 +108,8 @@ func (a *Authenticator) newToken(account jid.JID, agent UserAgent, mechanism str
 // secretOf is the token string of a key.
 func secretOf(key []byte) string { return base64.RawURLEncoding.EncodeToString(key) }
 
-// agentText makes what a client says of itself fit for a list on a terminal: printable, one line, at most maxAgentText bytes.
-func agentText(text string) string {
+// AgentText makes what a client says of itself fit for a list on a terminal: printable, one line, at most maxAgentText bytes.
+func AgentText(text string) string {
 	text = strings.ToValidUTF8(text[:min(len(text), 4*maxAgentText)], "")
 	text = strings.Join(strings.Fields(text), " ")
 	text = strings.Map(func(r rune) rune {

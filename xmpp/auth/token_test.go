@@ -86,12 +86,12 @@ func TestAgentText(t *testing.T) {
 		{"far too long", strings.Repeat(" ", 1<<20) + "a", ""},
 	}
 	for _, tt := range tests {
-		if got := agentText(tt.text); got != tt.want {
+		if got := AgentText(tt.text); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		got := agentText(rapid.OneOf(rapid.String(), rapid.StringOfN(rapid.Rune(), 100, 300, -1)).Draw(t, "text"))
+		got := AgentText(rapid.OneOf(rapid.String(), rapid.StringOfN(rapid.Rune(), 100, 300, -1)).Draw(t, "text"))
 		if len(got) > maxAgentText || !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Fatalf("%q", got)
 		}
@@ -166,3 +166,21 @@ const (
 	wantClientID = "9d2749e9b9d4026c5cc2cef124044516"
 	wantPad      = "9079930af9492408bfc42f1257a77e6cb7d0b0da6b94c0a43d7254d21af78917"
 )
+
+// The part of a resource that a client keeps: the same for the same client, and another one for every other client, account and server.
+func TestResourceName(t *testing.T) {
+	a, b := New(nil, bytes.Repeat([]byte{1}, 32), DefaultConfig()), New(nil, bytes.Repeat([]byte{2}, 32), DefaultConfig())
+	romeo, juliet := jid.MustParse("romeo@localhost"), jid.MustParse("juliet@localhost")
+	const id = "d4565fa7-4d72-4749-b3d3-740edbf87770"
+	name := a.ResourceName(romeo, id)
+	if len(name) != 12 || a.ResourceName(jid.MustParse("romeo@localhost/orchard"), strings.ToUpper(id)) != name {
+		t.Errorf("%q, and %q for the same client", name, a.ResourceName(romeo, strings.ToUpper(id)))
+	}
+	seen := map[string]bool{name: true}
+	for i, other := range []string{b.ResourceName(romeo, id), a.ResourceName(juliet, id), a.ResourceName(romeo, "d4565fa7-4d72-4749-b3d3-740edbf87771"), a.ResourceName(romeo, "phone"), a.ResourceName(romeo, "")} {
+		if seen[other] || strings.Contains(other, id[:4]) {
+			t.Errorf("%d: %q again", i, other)
+		}
+		seen[other] = true
+	}
+}

@@ -77,7 +77,9 @@ func (u *Upgrade) Finish(ctx context.Context, hash string) error {
 		return failf(malformedRequest, "salted password of %d bytes", len(salted)) // RFC 5802 §3: the output of Hi
 	}
 	e := u.exchange
-	switch err := e.auth.store.AddVerifier(ctx, e.account, u.hash.verifier(salted, u.salt, u.Iterations()), e.used); {
+	err = e.auth.store.AddVerifier(ctx, e.account, u.hash.verifier(salted, u.salt, u.Iterations()), e.used)
+	e.auth.recent.drop(e.account)
+	switch {
 	case errors.Is(err, ErrOutdated), errors.Is(err, ErrNoAccount):
 		return failf(notAuthorized, "account was changed during the login")
 	case err != nil:

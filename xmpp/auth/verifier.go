@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"hash"
 	"strings"
@@ -105,6 +106,31 @@ func makeVerifiers(derive derivation, prepared string, iterations int) ([]Verifi
 		all = append(all, h.verifier(salted, salt, iterations))
 	}
 	return all, nil
+}
+
+// ErrMechanism is for a verifier of a mechanism that this server does not have.
+var ErrMechanism = errors.New("unknown mechanism")
+
+// maxIterations and maxSalt bound verifiers that were made elsewhere. chosen: a login takes clients seconds then.
+const (
+	maxIterations = 10_000_000
+	maxSalt       = 1024
+)
+
+// Check reports what is wrong with a verifier that was made elsewhere: ErrMechanism, or sizes that cannot be.
+func (v Verifier) Check() error {
+	h := hashOf(v.Mechanism)
+	switch {
+	case h == nil || h.name != v.Mechanism:
+		return ErrMechanism
+	case v.Iterations < MinIterations || v.Iterations > maxIterations:
+		return fmt.Errorf("%d iterations, not from %d to %d", v.Iterations, MinIterations, maxIterations)
+	case len(v.Salt) == 0 || len(v.Salt) > maxSalt:
+		return fmt.Errorf("a salt of %d bytes", len(v.Salt))
+	case len(v.StoredKey) != h.size || len(v.ServerKey) != h.size:
+		return fmt.Errorf("keys of %d and %d bytes, not %d", len(v.StoredKey), len(v.ServerKey), h.size)
+	}
+	return nil
 }
 
 // matches reports whether key is the ClientKey that v was made of: RFC 5802 §3.

@@ -3,11 +3,14 @@ package c2s
 import (
 	"time"
 
+	"balcony/xmpp/listen"
 	"balcony/xmpp/stream"
 )
 
 // Config of client connections.
 type Config struct {
+	// Domain is the domain that the server speaks for to a client that has named none of its own.
+	Domain string
 	// TLSTimeout is how long a client has to finish TLS, from the moment it is accepted.
 	TLSTimeout time.Duration
 	// LoginTimeout is how long a client has to finish login, resource binding included, from the moment it is accepted.
@@ -22,6 +25,8 @@ type Config struct {
 	Rate int
 	// ConnectionsPerAddress is how many connections one address may have; loopback is exempt. 0: no limit.
 	ConnectionsPerAddress int
+	// Proxies carry the connections of clients.
+	Proxies listen.Proxies
 	// PingAfter is the silence after which a client is asked for a sign of life.
 	PingAfter time.Duration
 	// PingTimeout is how long the client then has to send anything.

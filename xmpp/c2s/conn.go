@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"runtime/debug"
@@ -18,6 +18,7 @@ import (
 
 	"balcony/xmpp"
 	"balcony/xmpp/auth"
+	"balcony/xmpp/listen"
 	"balcony/xmpp/stream"
 
 	"mellium.im/xmpp/jid"
@@ -29,13 +30,16 @@ type conn struct {
 	// Static after construction.
 	server *Server
 	cfg    *Config
-	sock   *socket
+	sock   *socket          // nil with a transport
+	over   stream.Transport // in place of the socket and of TLS: WebSocket, BOSH
+	outer  net.Conn         // what must be closed in place of sock, or nil
 	mode   Mode
 	remote netip.Addr
 	since  time.Time
+	id     uint64 // in the log
+	log    *slog.Logger
 
 	// Owned by the goroutine that reads; the session's after run begins.
-	log           *slog.Logger
 	dec           *stream.Decoder
 	wire          io.ReadWriter // sock or tls
 	tls           *tls.Conn
@@ -49,39 +53,48 @@ type conn struct {
 	lang          string
 	account       jid.JID        // what SASL proved
 	proof         *auth.Exchange // how, until binding
+	agent         *agent         // what the client said of itself, nil for nothing
+	version       string         // of the features that were offered (XEP-0509)
 	tries         int
 	unbound       int // of these: failed over channel binding, without a guess at a password
 	registrations int
 	batch         xmpp.Batch
-	budget        budget
+	bucket        listen.Bucket
 
-	counting  bool          // stream management is on: the client's stanzas are counted
-	received  uint32        // stanzas of the present read
-	ackWanted bool          // the client has asked for an acknowledgement
+	counting  bool   // stream management is on: the client's stanzas are counted
+	received  uint32 // stanzas of the present read
+	ackWanted bool   // the client has asked for an acknowledgement
+	settling  xmpp.Settling
 	detail    *xmpp.Element // application-specific condition of the stream error that ends the stream
 
 	// Static after binding.
 	session *session
 	out     atomic.Pointer[outbox] // set when binding begins
+	begun   atomic.Bool            // the session reads, and its outbox writes
 	done    chan struct{}          // closed when the session has lost this connection
 
 	lastRead atomic.Int64 // Unix nanoseconds
 	pinged   atomic.Bool  // since lastRead
+	rested   atomic.Bool  // since lastRead
 
 	mu     sync.Mutex
 	reason error // guarded by mu: why the server ends the stream; the first one counts
 }
 
-// serve is a connection's life up to the bound session. The session then runs on a goroutine of its own, whose stack has never been deep.
+// serve is a connection's life up to the bound session, and the session up to its first rest.
 func (c *conn) serve() {
 	err := guard(c.log, c.server.metrics, func() error { return c.negotiate(c.server.work) })
 	if reason := c.ended(); reason != nil && err != nil {
 		err = reason
 	}
 	if err == nil {
-		c.readBuf, c.channel, c.tlsState, c.proof = nil, auth.Channel{}, nil, nil
+		c.readBuf, c.channel, c.tlsState, c.proof, c.agent = nil, auth.Channel{}, nil, nil, nil
 		c.log.Info("session bound", "jid", c.session.bound.JID().String())
-		go c.run()
+		if c.over != nil {
+			go c.run() // such a session does not rest: it begins with a small stack
+		} else {
+			c.run()
+		}
 		return
 	}
 	c.end(err)
@@ -102,8 +115,16 @@ func guard(log *slog.Logger, m *metrics, f func() error) (err error) {
 // run is the session on this connection: it waits for bytes, handles what they bring, and ends.
 func (c *conn) run() {
 	err := guard(c.log, c.server.metrics, c.read)
+	if errors.Is(err, errRest) {
+		c.server.rests.Add(1)
+		go c.run()
+		return
+	}
 	// After a panic: what was gathered for others is written all the same.
-	_ = guard(c.log, c.server.metrics, func() error { c.batch.End(c.server.work); return nil })
+	_ = guard(c.log, c.server.metrics, func() error { c.batch.Flush(); return nil })
+	c.received, c.ackWanted = 0, false // what a panic has interrupted is not handled
+	c.submit(c.server.work, 0)
+	c.settling.Drain(c.server.work) // what the client is told on resumption is all that was handled
 	if reason := c.ended(); reason != nil {
 		err = reason
 	}
@@ -118,14 +139,24 @@ func (c *conn) end(err error) {
 	back := func() {}
 	if s != nil {
 		close(c.done)
-		if !hibernates {
+		if hibernates {
+			c.log.Info("session waits for its client")
+		} else {
 			back = s.remove()
 		}
 	}
 	said := c.finish(err)
 	if o := c.out.Load(); o != nil {
 		// Before the contacts hear of it, and before waiting for the client: what comes meanwhile must not overtake what comes back.
-		if left := o.close(); s != nil && !hibernates {
+		left := o.close()
+		if c.over != nil {
+			unsure := c.over.Unacknowledged()
+			if s != nil && !hibernates {
+				s.unsure(unsure)
+			}
+			left = append(unsure, left...)
+		}
+		if s != nil && !hibernates {
 			s.salvage(left)
 		}
 	}
@@ -136,6 +167,13 @@ func (c *conn) end(err error) {
 	if said {
 		c.linger()
 	}
+	if c.over != nil {
+		c.over.Close()
+		return
+	}
+	if c.outer != nil {
+		_ = c.outer.Close()
+	}
 	_ = c.sock.Close()
 	c.sock.drains.Wait()
 }
@@ -143,14 +181,23 @@ func (c *conn) end(err error) {
 // newOutbox makes the session's outbox; it keeps what comes until begin.
 func (c *conn) newOutbox() *outbox {
 	o := newOutbox(c.cfg.Outbox, c.broken)
-	o.stalled = true
+	o.stalled, o.got = true, c.server.got(c.account)
+	if c.over != nil {
+		o.send = c.over
+		return o
+	}
 	o.write = func(b []byte) error {
 		_, err := c.tls.Write(b)
 		return err
 	}
-	c.sock.limit = 2 * (c.cfg.Outbox + c.cfg.Authenticated.Bytes + c.cfg.Management.Bytes) // one stanza may be larger than the outbox
+	c.sock.limit = c.mayWait()
 	c.sock.stall, c.sock.unstall, c.sock.drained = o.stall, o.unstall, o.drained
 	return o
+}
+
+// mayWait is how many bytes may wait for the kernel: one stanza may be larger than the outbox.
+func (c *conn) mayWait() int {
+	return 2 * (c.cfg.Outbox + c.cfg.Authenticated.Bytes + c.cfg.Management.Bytes)
 }
 
 // Written waits for the outbox. A client that is being closed takes no more.
@@ -189,14 +236,25 @@ func (c *conn) Close(reason streamerr.Error) {
 
 // wake makes the reader notice reason, also while it waits for its own output.
 func (c *conn) wake() {
-	_ = c.sock.SetReadDeadline(time.Unix(1, 0))
+	if c.over != nil {
+		_ = c.over.SetDeadline(time.Unix(1, 0))
+	} else {
+		_ = c.sock.SetReadDeadline(time.Unix(1, 0))
+	}
 	if o := c.out.Load(); o != nil {
 		o.leave()
 	}
 }
 
 // cut ends the connection at once, whatever it does.
-func (c *conn) cut() { _ = c.sock.SetDeadline(time.Unix(1, 0)); _ = c.sock.CloseRead() }
+func (c *conn) cut() {
+	if c.over != nil {
+		c.over.Close()
+		return
+	}
+	_ = c.sock.SetDeadline(time.Unix(1, 0))
+	_ = c.sock.CloseRead()
+}
 
 func (c *conn) ended() error {
 	c.mu.Lock()
@@ -205,40 +263,69 @@ func (c *conn) ended() error {
 }
 
 func (c *conn) read() error {
-	if err := c.sock.SetDeadline(time.Time{}); err != nil {
+	if c.over != nil {
+		return c.receive()
+	}
+	rested := c.begun.Load()
+	forget := c.sock.SetDeadline
+	if rested {
+		forget = c.sock.SetReadDeadline
+	}
+	if err := forget(time.Time{}); err != nil {
 		return err
 	}
 	if err := c.ended(); err != nil {
 		return err
 	}
-	c.touch()
 	ctx := xmpp.WithBatch(c.server.work, &c.batch)
-	c.sock.ready.Store(true)
 	out := c.out.Load()
-	out.unstall()
-	out.Flush()
-	// What TLS has read ahead while it blocked, and what the client pipelined behind its bind request, comes first.
-	if err := c.handle(ctx, out); err != nil {
-		return err
+	if !rested {
+		c.touch()
+		c.begun.Store(true)
+		c.sock.ready.Store(true)
+		out.unstall()
+		out.Flush()
+		// What TLS has read ahead while it blocked, and what the client pipelined behind its bind request, comes first.
+		if err := c.handle(ctx, out); err != nil {
+			return err
+		}
 	}
 	var err error
-	rerr := c.sock.readable(func() bool {
+	rerr := c.sock.readable(rested, func() bool {
 		err = c.handle(ctx, out)
 		return err == nil
 	})
-	if err == nil {
-		err = rerr
+	switch {
+	case err != nil:
+		return err
+	case errors.Is(rerr, os.ErrDeadlineExceeded) && c.ended() == nil: // rest: whoever ends the connection has a reason first
+		return errRest
 	}
-	return err
+	return rerr
+}
+
+// errRest ends a goroutine that has waited for a while: another one goes on. A stack that was needed once never becomes as small again as that of a
+// goroutine which has only waited, and most sessions only wait.
+var errRest = errors.New("the session rests")
+
+// restAfter is the silence after which a session goes on with a small stack. chosen: a new goroutine costs less than a message, and 10 s hold few.
+const restAfter = 10 * time.Second
+
+// rest lets the session go on with a small stack. One that ends does not rest: the deadline is that of its end then.
+func (c *conn) rest() {
+	if c.over == nil && c.ended() == nil && !c.rested.Swap(true) {
+		_ = c.sock.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 func (c *conn) touch() {
 	c.lastRead.Store(time.Now().UnixNano())
 	c.pinged.Store(false)
+	c.rested.Store(false)
 }
 
-// handle decrypts what the socket has and handles every complete stanza in it; then it writes what that caused and waits for what must be
-// durable.
+// handle decrypts what the socket has and handles every complete stanza in it; then it writes what that caused, and hands over what must be
+// durable before it counts.
 func (c *conn) handle(ctx context.Context, out *outbox) error {
 	c.touch()
 	buf := getBuffer()
@@ -261,15 +348,23 @@ func (c *conn) handle(ctx context.Context, out *outbox) error {
 			end = err
 		}
 	}
-	c.batch.End(ctx)
-	c.settle()
+	return c.handled(ctx, total, end)
+}
+
+// handled ends the batch of what one read brought, total bytes up to the error end.
+func (c *conn) handled(ctx context.Context, total int, end error) error {
+	c.batch.Flush()
+	c.submit(ctx, total)
 	if end != nil {
 		return end
 	}
 	if err := c.ended(); err != nil {
 		return err
 	}
-	return c.brake(total)
+	if c.bucket.Wait(c.server.ctx, total, c.cfg.Rate) {
+		return c.ended()
+	}
+	return nil
 }
 
 // events handles the complete elements that the decoder has.
@@ -279,93 +374,92 @@ func (c *conn) events(ctx context.Context, out *outbox) error {
 		if errors.Is(err, stream.ErrMore) {
 			return nil
 		}
+		if err == nil {
+			err = c.event(ctx, out, ev)
+		}
 		if err != nil {
 			return err
-		}
-		switch ev.Kind {
-		case stream.Close:
-			return errClosed
-		case stream.Stanzas:
-			c.received++
-			s, err := c.stamp(ctx, ev)
-			if err != nil {
-				return err
-			}
-			if s != nil {
-				c.server.router.Handle(ctx, &xmpp.Outgoing{Stanza: s, Sender: c.session.bound})
-			}
-		case stream.Nonzas:
-			switch n := ev.Element; {
-			case n.Space == nsSM:
-				if err := c.manage(ctx, n); err != nil {
-					return err
-				}
-			case n.Space == nsCSI && (n.Local == "active" || n.Local == "inactive"):
-				c.session.setActive(ctx, n.Local == "active")
-			default:
-				return streamerr.UnsupportedStanzaType // RFC 6120 §4.9.3.24
-			}
-		default:
-			return streamerr.BadFormat
 		}
 		if c.ended() != nil {
 			return nil
 		}
-		if out.bytes() > c.cfg.Outbox/2 { // the answers to what it asks, mostly: who does not read them is not heard further
-			c.batch.End(ctx)
-			wait, cancel := context.WithTimeout(ctx, patience)
-			_ = out.Written(wait) // after that the bound counts
-			cancel()
-		}
 	}
+}
+
+// event handles one element of the client.
+func (c *conn) event(ctx context.Context, out *outbox, ev stream.Event) error {
+	switch ev.Kind {
+	case stream.Close:
+		return errClosed
+	case stream.Stanzas:
+		c.received++
+		s, err := c.stamp(ctx, ev)
+		if err != nil {
+			return err
+		}
+		if s != nil {
+			if s.IsRequest() {
+				c.durable(ctx)
+			}
+			c.server.router.Handle(ctx, &xmpp.Outgoing{Stanza: s, Sender: c.session.bound})
+		}
+	case stream.Nonzas:
+		switch n := ev.Element; {
+		case n.Space == nsSM:
+			if err := c.manage(ctx, n); err != nil {
+				return err
+			}
+		case n.Space == nsCSI && (n.Local == "active" || n.Local == "inactive"):
+			c.session.setActive(ctx, n.Local == "active")
+		default:
+			return streamerr.UnsupportedStanzaType // RFC 6120 §4.9.3.24
+		}
+	default:
+		return streamerr.BadFormat
+	}
+	if c.ended() == nil && out.bytes() > c.cfg.Outbox/2 { // the answers to what it asks, mostly: who does not read them is not heard further
+		c.batch.End(ctx)
+		wait, cancel := context.WithTimeout(ctx, patience)
+		_ = out.Written(wait) // after that the bound counts
+		cancel()
+	}
+	return nil
 }
 
 // patience is how long a client may take to read half an outbox before it is heard again. chosen: like the other deadlines for one client.
 const patience = 30 * time.Second
 
-// budget delays reading beyond a rate: a bucket of one second.
-type budget struct {
-	left float64
-	last time.Time
-}
+var errReset = errors.New("connection reset by the client")
 
-// brake waits until the client's rate allows more. Nothing is dropped: TCP slows the client down.
-func (c *conn) brake(n int) error {
-	rate := float64(c.cfg.Rate)
-	if rate <= 0 || n == 0 {
-		return nil
-	}
-	now := time.Now()
-	b := &c.budget
-	b.left = min(rate, b.left+now.Sub(b.last).Seconds()*rate) - float64(n)
-	b.last = now
-	if b.left >= 0 {
-		return nil
-	}
-	pause := time.NewTimer(time.Duration(-b.left / rate * float64(time.Second)))
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-	case <-c.server.ctx.Done():
-	}
-	return c.ended()
-}
+// checkEvery is the time between two checks. chosen: silence is measured in minutes.
+const checkEvery = 10 * time.Second
 
-// check is called now and then: it asks a silent client for a sign of life (XEP-0199 §4.3) and ends one that gives none.
+// check is called now and then: it notices a reset, asks a silent client for a sign of life (XEP-0199 §4.3) and ends one that gives none.
 func (c *conn) check(now time.Time) {
-	if !c.sock.ready.Load() || c.cfg.PingAfter <= 0 {
+	if !c.begun.Load() {
 		return
 	}
 	silence := now.Sub(time.Unix(0, c.lastRead.Load()))
+	if c.over == nil && silence < 2*checkEvery && c.sock.reset() {
+		c.broken(errReset)
+		return
+	}
+	if silence >= restAfter {
+		c.rest()
+	}
+	if c.cfg.PingAfter <= 0 {
+		return
+	}
+	if c.over != nil && silence > transportPing {
+		c.over.Ping()
+	}
 	switch {
 	case silence > c.cfg.PingAfter+c.cfg.PingTimeout && c.pinged.Load():
 		c.Close(streamerr.ConnectionTimeout) // RFC 6120 §4.9.3.4
 	case silence > c.cfg.PingAfter && !c.pinged.Swap(true):
-		var id [8]byte
-		_, _ = rand.Read(id[:])
 		bound := c.session.bound
 		ping := xmpp.New(xmpp.IQ, "get", bound.JID(), bound.Bare().Domain(), xmpp.El(nsPing, "ping"))
-		ping.ID = "ping-" + hex.EncodeToString(id[:])
+		ping.ID = "ping-" + rand.Text()
 		bound.Enqueue(c.server.work, ping)
 	}
 }
@@ -402,12 +496,15 @@ func (c *conn) finish(err error) bool {
 // goodbye writes the end of the stream: RFC 6120 §4.9.1 and §4.4. An error before the stream was opened opens it first (§4.9.1.2). It
 // reports whether the end was written.
 func (c *conn) goodbye(se streamerr.Error) bool {
+	if c.over != nil {
+		return c.endTransport(se)
+	}
 	if c.wire == nil {
 		return false
 	}
 	var b []byte
 	if !c.opened {
-		b = c.header()
+		b = stream.AppendHeader(nil, c.header())
 	}
 	if se.Err != "" {
 		b = stream.AppendError(b, se, c.detail)
@@ -433,6 +530,10 @@ func (c *conn) goodbye(se streamerr.Error) bool {
 
 // linger waits for the client's end: closing while unread bytes wait would make the kernel take back what was just written.
 func (c *conn) linger() {
+	if c.over != nil {
+		c.over.Linger()
+		return
+	}
 	_ = c.sock.CloseWrite()
 	_, _ = io.CopyN(io.Discard, c.sock.TCPConn, 1<<20)
 }
@@ -443,5 +544,5 @@ func (c *conn) refuse(se streamerr.Error) {
 		return // without TLS there is nothing that the client would understand
 	}
 	_ = c.sock.SetWriteDeadline(time.Now().Add(lingerTime))
-	_, _ = c.sock.Write(append(stream.AppendError(c.header(), se, nil), stream.CloseTag...))
+	_, _ = c.sock.Write(append(stream.AppendError(stream.AppendHeader(nil, c.header()), se, nil), stream.CloseTag...))
 }

@@ -12,6 +12,7 @@ const (
 	nsCSI        = "urn:xmpp:csi:0"                          // XEP-0352
 	nsChatStates = "http://jabber.org/protocol/chatstates"   // XEP-0085
 	nsEvent      = "http://jabber.org/protocol/pubsub#event" // XEP-0060
+	nsHints      = "urn:xmpp:hints"                          // XEP-0334
 )
 
 // held is what waits for an inactive client: XEP-0352 §5. As a pure structure; the session's mu guards it.
@@ -48,26 +49,51 @@ func classify(s *xmpp.Stanza) (idle, string) {
 			return urgent, ""
 		}
 		if event, ok := s.Child(nsEvent, "event"); ok {
-			var v struct {
-				Items struct {
-					Node string `xml:"node,attr"`
-				} `xml:"items"`
-			}
-			if event.Decode(&v) == nil && v.Items.Node != "" {
-				return replace, "e " + s.From.String() + " " + v.Items.Node
+			if key, ok := published(event); ok {
+				return replace, "e " + s.From.String() + "\x00" + key
 			}
 			return urgent, ""
 		}
-		for _, sp := range s.Spans() {
-			if sp.Space != nsChatStates && !(sp.Space == "" && sp.Local == "thread") && sp.Space != "urn:xmpp:hints" {
-				return urgent, "" // calls, invitations, encrypted messages, and whatever is not known
-			}
-		}
-		if len(s.Spans()) > 0 {
-			return drop, "" // a chat state alone (XEP-0085 §5.5)
+		if o := s.Original(); chatState(s) || o != nil && chatState(o) {
+			return drop, "" // XEP-0352 §2; stale when it arrives (XEP-0085 §5.5)
 		}
 	}
-	return urgent, ""
+	return urgent, "" // calls, invitations, encrypted messages, and whatever is not known
+}
+
+// published names what a notification brings news of: the node and its items, published or retracted (XEP-0060 §7.1.2, §7.2.2). A later one about
+// the same items says all that this one says. ok is false for what has no items: a node that was purged, deleted or configured.
+func published(event xmpp.Child) (key string, ok bool) {
+	var v struct {
+		Items struct {
+			Node    string `xml:"node,attr"`
+			Entries []struct {
+				ID string `xml:"id,attr"`
+			} `xml:",any"`
+		} `xml:"http://jabber.org/protocol/pubsub#event items"`
+	}
+	if event.Decode(&v) != nil || v.Items.Node == "" {
+		return "", false
+	}
+	key = v.Items.Node
+	for _, e := range v.Items.Entries {
+		key += "\x00" + e.ID
+	}
+	return key, true
+}
+
+// chatState reports whether a message has a chat state and nothing else that anybody would miss.
+func chatState(s *xmpp.Stanza) bool {
+	for _, sp := range s.Spans() {
+		if !stateOnly(sp.Space, sp.Local) {
+			return false
+		}
+	}
+	return len(s.Spans()) > 0
+}
+
+func stateOnly(space, local string) bool {
+	return space == nsChatStates || space == nsHints || space == "" && local == "thread"
 }
 
 // hold takes a stanza that can wait. It reports whether the bound is reached and everything should go out.

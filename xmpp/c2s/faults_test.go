@@ -115,7 +115,11 @@ func TestPanicEndsOneStream(t *testing.T) {
 // RFC 6120 §5.4.3.2: no XML in clear where a TLS handshake is under way.
 func TestHandshakeTimeout(t *testing.T) {
 	srv := xmpptest.New(t, xmpptest.Config(func(c *config.Config) { c.Limits.TLSTime = config.Duration(300 * time.Millisecond) }))
-	for _, l := range []string{"c2s_tls", "c2s"} {
+	proceeded := false
+	for _, l := range []string{"c2s_tls", "c2s", "c2s", "c2s", "c2s", "c2s"} {
+		if proceeded { // on a busy machine the time may be over before
+			break
+		}
 		conn, err := net.Dial("tcp", srv.Addr(l).String())
 		if err != nil {
 			t.Fatal(err)
@@ -123,16 +127,20 @@ func TestHandshakeTimeout(t *testing.T) {
 		if l == "c2s" {
 			fmt.Fprint(conn, header+"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
 		}
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(xmpptest.Patience))
 		b, _ := io.ReadAll(conn)
 		s := string(b)
-		if i := strings.Index(s, "<proceed"); i >= 0 {
+		i := strings.Index(s, "<proceed")
+		if proceeded = i >= 0; proceeded {
 			s = s[i:]
 		}
-		if strings.Contains(s, "stream:error") || strings.Contains(s, "</stream") {
+		if (l == "c2s_tls" || proceeded) && (strings.Contains(s, "stream:error") || strings.Contains(s, "</stream")) {
 			t.Errorf("%s: %q", l, s)
 		}
 		conn.Close()
+	}
+	if !proceeded {
+		t.Error("TLS never began")
 	}
 }
 

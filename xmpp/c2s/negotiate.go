@@ -1,7 +1,10 @@
 package c2s
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -38,6 +41,10 @@ var errClosed = errors.New("stream closed by the client")
 // negotiate takes the stream from its first byte to a bound resource: RFC 6120 §4.3.2. TLS, authentication, binding, in this order and
 // nothing else before.
 func (c *conn) negotiate(ctx context.Context) error {
+	if c.over != nil {
+		c.over.SetLimits(c.cfg.Unauthenticated)
+		return c.login(ctx) // RFC 7395 §3.9, XEP-0206 §4: TLS, or what stands for it, is around the transport
+	}
 	c.dec = stream.NewDecoder(xmpp.NSClient, c.cfg.Unauthenticated)
 	c.wire = c.sock
 	if err := c.deadline(c.cfg.TLSTimeout); err != nil {
@@ -50,6 +57,11 @@ func (c *conn) negotiate(ctx context.Context) error {
 	} else if err := c.startTLS(ctx); err != nil {
 		return err
 	}
+	return c.login(ctx)
+}
+
+// login is what follows TLS.
+func (c *conn) login(ctx context.Context) error {
 	// An absolute deadline: dripping bytes does not extend it.
 	if err := c.deadline(c.cfg.LoginTimeout); err != nil {
 		return err
@@ -59,8 +71,8 @@ func (c *conn) negotiate(ctx context.Context) error {
 		return err
 	}
 	if !sasl2 {
-		c.dec.SetLimits(c.cfg.Authenticated)
-		if err := c.openStream(func() []*xmpp.Element { return c.features(false) }); err != nil {
+		c.setLimits(c.cfg.Authenticated)
+		if err := c.openStream(func() []byte { return c.features(false) }); err != nil {
 			return err
 		}
 	}
@@ -69,7 +81,11 @@ func (c *conn) negotiate(ctx context.Context) error {
 
 // deadline bounds what follows, counted from accept. Whoever has closed the connection before gets his way: it would take the wake-up away.
 func (c *conn) deadline(d time.Duration) error {
-	if err := c.sock.SetDeadline(c.since.Add(d)); err != nil {
+	set := c.setDeadline
+	if c.over == nil {
+		set = c.sock.SetDeadline
+	}
+	if err := set(c.since.Add(d)); err != nil {
 		return err
 	}
 	return c.ended()
@@ -77,13 +93,17 @@ func (c *conn) deadline(d time.Duration) error {
 
 // next reads the next event while the connection blocks.
 func (c *conn) next() (stream.Event, error) {
+	if c.over != nil {
+		ev, _, _, err := c.over.Receive()
+		return ev, err
+	}
 	for {
 		ev, err := c.dec.Next()
 		if !errors.Is(err, stream.ErrMore) {
 			return ev, err
 		}
 		if c.readBuf == nil {
-			c.readBuf = make([]byte, 4096) // chosen: pages of a login; released when the session is bound
+			c.readBuf = make([]byte, 2048) // chosen: what a login sends at once; released when the session is bound
 		}
 		n, err := c.wire.Read(c.readBuf)
 		if n > 0 {
@@ -96,19 +116,66 @@ func (c *conn) next() (stream.Event, error) {
 	}
 }
 
-func (c *conn) send(b []byte) error {
+// send writes elements while the stream is negotiated.
+func (c *conn) send(elements ...[]byte) error {
+	if c.over != nil {
+		return c.sendOver(elements)
+	}
+	b := elements[0]
+	if len(elements) > 1 {
+		b = bytes.Join(elements, nil)
+	}
 	_, err := c.wire.Write(b)
 	return err
+}
+
+func (c *conn) sendStanza(s *xmpp.Stanza) error {
+	if c.over != nil {
+		return c.send(s.AppendStandalone(nil))
+	}
+	return c.send(s.AppendTo(nil))
+}
+
+// greet answers the client's stream header with the server's and the features.
+func (c *conn) greet(features []byte) error {
+	if c.over == nil {
+		return c.send(append(stream.AppendHeader(nil, c.header()), features...))
+	}
+	if err := c.over.Open(c.header()); err != nil {
+		return err
+	}
+	return c.send(stream.Standalone(features))
+}
+
+// restart makes the next thing that the client sends a stream header (RFC 6120 §6.4.6).
+func (c *conn) restart() {
+	if c.over != nil {
+		c.over.Restart()
+	} else {
+		c.dec.Reset()
+	}
+	c.opened = false
+}
+
+func (c *conn) setLimits(l stream.Limits) {
+	if c.over != nil {
+		c.over.SetLimits(l)
+	} else {
+		c.dec.SetLimits(l)
+	}
 }
 
 // maxLang bounds xml:lang of the stream header in bytes. chosen: RFC 5646 §4.4.1 wants 35 at least.
 const maxLang = 64
 
 // open reads the client's stream header and answers it with the server's and the features (RFC 6120 §4.2, §4.3, §4.7).
-func (c *conn) openStream(features func() []*xmpp.Element) error {
+func (c *conn) openStream(features func() []byte) error {
 	ev, err := c.next()
 	if err != nil {
 		return err
+	}
+	if ev.Kind == stream.Close {
+		return errClosed
 	}
 	if ev.Kind != stream.Open {
 		return streamerr.BadFormat
@@ -142,9 +209,12 @@ func (c *conn) openStream(features func() []*xmpp.Element) error {
 		if !c.account.Equal(jid.JID{}) && !from.Bare().Equal(c.account) {
 			return streamerr.InvalidFrom // RFC 6120 §4.9.3.9
 		}
+		if from.Domainpart() != domain {
+			return streamerr.InvalidFrom // XEP-0388 §2.1
+		}
 		c.from, c.claimed = from, from.Bare().String()
 	}
-	return c.send(stream.AppendFeatures(c.header(), features()...))
+	return c.greet(features())
 }
 
 // supported: RFC 6120 §4.7.5, a major version of at least 1.
@@ -153,17 +223,16 @@ func supported(major string) bool {
 	return err == nil && n >= 1
 }
 
-// header is the server's stream header (RFC 6120 §4.7).
-func (c *conn) header() []byte {
+// header is the server's stream header (RFC 6120 §4.7). Before an error in the client's own header its from is a domain of the server (§4.9.1.3).
+func (c *conn) header() stream.Header {
 	c.opened = true
-	from := c.domain
-	return stream.AppendHeader(nil, stream.Header{From: from, To: c.claimed, ID: newStreamID(), Version: "1.0", Lang: "en", Content: xmpp.NSClient})
+	return stream.Header{From: cmp.Or(c.domain, c.cfg.Domain), To: c.claimed, ID: rand.Text(), Version: "1.0", Lang: "en", Content: xmpp.NSClient}
 }
 
 // startTLS is RFC 6120 §5: nothing but <starttls/> is accepted on a stream without TLS.
 func (c *conn) startTLS(ctx context.Context) error {
-	err := c.openStream(func() []*xmpp.Element {
-		return []*xmpp.Element{xmpp.El(nsTLS, "starttls").Add(xmpp.El(nsTLS, "required"))} // RFC 6120 §5.3.1
+	err := c.openStream(func() []byte {
+		return stream.AppendFeatures(nil, xmpp.El(nsTLS, "starttls").Add(xmpp.El(nsTLS, "required"))) // RFC 6120 §5.3.1
 	})
 	if err != nil {
 		return err
@@ -213,13 +282,23 @@ func (c *conn) startTLS(ctx context.Context) error {
 func (c *conn) handshake(ctx context.Context, domain string) error {
 	var alpn []string
 	if c.mode == DirectTLS {
-		alpn = []string{alpnClient}
+		alpn = []string{ALPN}
+	}
+	if c.tls != nil { // Take: it was done
+		c.secured(c.tls, domain)
+		return nil
 	}
 	c.wire = nil // no XML from here until TLS works, not even an error (RFC 6120 §5.4.3.2)
 	t := tls.Server(c.sock, c.server.certs.ServerConfig(domain, alpn...))
 	if err := t.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
+	c.secured(t, domain)
+	return nil
+}
+
+// secured goes on with t, which has done its handshake.
+func (c *conn) secured(t *tls.Conn, domain string) {
 	c.tls, c.wire = t, t
 	st := t.ConnectionState()
 	c.tlsState = &st
@@ -228,7 +307,6 @@ func (c *conn) handshake(ctx context.Context, domain string) error {
 		name = st.ServerName
 	}
 	c.channel = auth.Channel{TLS: &st, Cert: c.server.certs.Leaf(name), Remote: c.remote}
-	return nil
 }
 
 // limits is XEP-0478 §3.1.
@@ -247,25 +325,11 @@ func (c *conn) limits(l stream.Limits) *xmpp.Element {
 // on and its features were sent; ready that a resource is bound as well.
 func (c *conn) authenticate(ctx context.Context) (ready, sasl2 bool, err error) {
 	offered := c.server.auth.Mechanisms(c.channel)
-	err = c.openStream(func() []*xmpp.Element {
-		mechanisms := xmpp.El(nsSASL, "mechanisms")
-		for _, m := range offered {
-			mechanisms.Add(xmpp.El("", "mechanism").Say(m))
-		}
-		bindings := xmpp.El(nsCB, "sasl-channel-binding") // XEP-0440 §2
-		for _, b := range c.server.auth.ChannelBindings(c.channel) {
-			bindings.Add(xmpp.El("", "channel-binding", "type", b))
-		}
-		features := []*xmpp.Element{mechanisms, c.authentication(offered)}
-		if len(bindings.Children) > 0 {
-			features = append(features, bindings)
-		}
-		if c.server.reg != nil {
-			if f := c.server.reg.StreamFeature(c.domain); f != nil {
-				features = append(features, f)
-			}
-		}
-		return append(features, c.limits(c.cfg.Unauthenticated))
+	err = c.openStream(func() []byte {
+		bindings, fast := c.server.auth.ChannelBindings(c.channel), c.server.auth.FastMechanisms(c.channel)
+		offer := c.server.offers.get(c.cfg, offerKey("login", c.domain, offered, bindings, fast), func() offer { return c.offer(offered, bindings, fast) })
+		c.version = offer.version
+		return offer.features
 	})
 	if err != nil {
 		return false, false, err
@@ -324,16 +388,16 @@ func (c *conn) register(ctx context.Context, iq *xmpp.Stanza) error {
 	}
 	iq = iq.With(jid.JID{}, jid.JID{})
 	if iq.ID == "" {
-		return c.send(iq.Bounce(xmpp.ErrBadRequest).AppendTo(nil))
+		return c.sendStanza(iq.Bounce(xmpp.ErrBadRequest))
 	}
 	el, err := c.server.reg.Unauthenticated(ctx, c.domain, c.remote, iq)
 	if err != nil {
 		if _, expected := xmpp.AsStanzaError(err); !expected {
 			c.log.Error("register account", "err", err)
 		}
-		return c.send(iq.Bounce(err).AppendTo(nil))
+		return c.sendStanza(iq.Bounce(err))
 	}
-	return c.send(iq.Result(el).AppendTo(nil))
+	return c.sendStanza(iq.Result(el))
 }
 
 // exchange is one SASL exchange: RFC 6120 §6.4.2 to §6.4.6. done is set when the client has authenticated.
@@ -359,13 +423,11 @@ func (c *conn) exchange(ctx context.Context, el *stream.Nonza, offered []string)
 		if done {
 			c.account, c.proof = ex.Account(), ex // the identity of the session comes from here alone
 			c.server.metrics.auth.WithLabelValues(name, "success").Inc()
-			c.log = c.log.With("account", c.account.String())
 			c.log.Debug("authenticated", "mechanism", name)
 			if err := c.send(xmpp.El(nsSASL, "success").Say(text).AppendTo(nil, "")); err != nil {
 				return false, err
 			}
-			c.dec.Reset() // RFC 6120 §6.4.6: a new stream
-			c.opened = false
+			c.restart()
 			return true, nil
 		}
 		if err := c.send(xmpp.El(nsSASL, "challenge").Say(text).AppendTo(nil, "")); err != nil {
@@ -426,15 +488,56 @@ func (c *conn) fail(ctx context.Context, space, mechanism string, err error) err
 	return c.send(el.AppendTo(nil, ""))
 }
 
+// offer is what a client may log in with.
+func (c *conn) offer(offered, bindings, fast []string) offer {
+	mechanisms := xmpp.El(nsSASL, "mechanisms")
+	for _, m := range offered {
+		mechanisms.Add(xmpp.El("", "mechanism").Say(m))
+	}
+	features := []*xmpp.Element{mechanisms, c.authentication(offered, fast)}
+	if len(bindings) > 0 {
+		types := xmpp.El(nsCB, "sasl-channel-binding") // XEP-0440 §2
+		for _, b := range bindings {
+			types.Add(xmpp.El("", "channel-binding", "type", b))
+		}
+		features = append(features, types)
+	}
+	if c.server.reg != nil {
+		if f := c.server.reg.StreamFeature(c.domain); f != nil {
+			features = append(features, f)
+		}
+	}
+	features = append(features, c.limits(c.cfg.Unauthenticated))
+	named, version := versioned(features)
+	return offer{stream.AppendFeatures(nil, append(features, named)...), version}
+}
+
 // features are those of an authenticated stream, bound or not.
-func (c *conn) features(bound bool) []*xmpp.Element {
+func (c *conn) features(bound bool) []byte {
+	what := "unbound"
+	if bound {
+		what = "bound"
+	}
+	if c.counting {
+		what += ", counting"
+	}
+	return c.server.offers.get(c.cfg, offerKey(what, c.domain), func() offer {
+		return offer{features: stream.AppendFeatures(nil, c.authenticated(bound)...)}
+	}).features
+}
+
+func (c *conn) authenticated(bound bool) []*xmpp.Element {
 	var features []*xmpp.Element
 	if !bound {
 		features = append(features,
 			xmpp.El(nsBind, "bind").Add(xmpp.El("", "required")),
 			xmpp.El(nsSession, "session").Add(xmpp.El("", "optional"))) // old clients want it announced
 	}
-	features = append(features, xmpp.El(nsSM, "sm"), xmpp.El(nsCSI, "csi")) // XEP-0198 §3, XEP-0352 §3
+	if !c.counting {
+		// XEP-0198 §3. Enabled inline it is no longer applicable (XEP-0388 §2.6.1): xmpp.js would enable it again, which is an error.
+		features = append(features, xmpp.El(nsSM, "sm"))
+	}
+	features = append(features, xmpp.El(nsCSI, "csi")) // XEP-0352 §3
 	for _, f := range c.server.router.Registry().StreamFeatures {
 		if el := f(c.domain); el != nil {
 			features = append(features, el)
@@ -443,11 +546,26 @@ func (c *conn) features(bound bool) []*xmpp.Element {
 	return append(features, c.limits(c.cfg.Authenticated))
 }
 
-// bindResource makes the session, whose outbox waits until run.
-func (c *conn) bindResource(ctx context.Context, resource string) error {
+// link is what is told of the connection.
+func (c *conn) link() link {
+	l := link{remote: c.remote, transport: c.mode.String()}
+	if c.over != nil {
+		l.transport = "HTTP"
+		if over, ok := c.over.(fmt.Stringer); ok {
+			l.transport = over.String()
+		}
+	}
+	if c.tlsState != nil {
+		l.version, l.suite = c.tlsState.Version, c.tlsState.CipherSuite
+	}
+	return l
+}
+
+// bindResource makes the session, whose outbox waits until run. m is stream management from the first stanza on, nil for none.
+func (c *conn) bindResource(ctx context.Context, resource string, m *management) error {
 	// Clients take whatever comes before the answer for the answer: what is routed to the new session waits in the outbox until run.
 	c.out.Store(c.newOutbox())
-	sess := &session{server: c.server, log: c.log, conn: c, takeover: make(chan struct{}, 1)}
+	sess := &session{server: c.server, conn: c, last: c.link(), since: time.Now(), agent: c.agent, sm: m, takeover: make(chan struct{}, 1)}
 	bound, err := c.server.router.Bind(ctx, c.account, resource, sess)
 	if err != nil {
 		c.server.redeliver(c.log, c.account, c.out.Load().close()) // it was in the table for a moment
@@ -457,7 +575,6 @@ func (c *conn) bindResource(ctx context.Context, resource string) error {
 	sess.bound = bound
 	sess.mu.Unlock()
 	c.session = sess
-	c.log = c.log.With("resource", bound.JID().Resourcepart())
 	return nil
 }
 
@@ -490,7 +607,7 @@ func (c *conn) bind(ctx context.Context) error {
 		iq := ev.Stanza.With(jid.JID{}, jid.JID{})
 		resource, err := requested(iq)
 		if err == nil {
-			err = c.bindResource(ctx, resource)
+			err = c.bindResource(ctx, resource, nil)
 		}
 		if err == nil {
 			if c.proof.Outdated() {
@@ -498,9 +615,9 @@ func (c *conn) bind(ctx context.Context) error {
 				return streamerr.NotAuthorized
 			}
 			full := c.session.bound.JID().String()
-			return c.send(iq.Result(xmpp.El(nsBind, "bind").Add(xmpp.El("", "jid").Say(full))).AppendTo(nil))
+			return c.sendStanza(iq.Result(xmpp.El(nsBind, "bind").Add(xmpp.El("", "jid").Say(full))))
 		}
-		if err := c.send(iq.Bounce(err).AppendTo(nil)); err != nil {
+		if err := c.sendStanza(iq.Bounce(err)); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"balcony/xmpp"
+	"balcony/xmpp/stream"
 )
 
 var (
@@ -18,6 +19,8 @@ var (
 type outbox struct {
 	// Static after construction.
 	write func([]byte) error // does not block; an error is final
+	send  stream.Transport   // in place of write where elements travel whole
+	got   func(*xmpp.Stanza) // hears of stanzas that were written and that nobody acknowledges; nil: nobody
 	fail  func(error)        // called once, when write failed or the bound is reached, never with mu held
 
 	mu sync.Mutex
@@ -47,6 +50,7 @@ type waiter struct {
 type entry struct {
 	stanza *xmpp.Stanza
 	raw    []byte
+	last   bool // nobody acknowledges the stanza: its client has got it when the network has taken it
 }
 
 func (e entry) size() int {
@@ -175,6 +179,9 @@ func (o *outbox) Flush() {
 func (o *outbox) sent() {
 	for _, e := range o.inflight {
 		o.size -= e.size()
+		if e.last && o.got != nil {
+			o.got(e.stanza)
+		}
 	}
 	o.out += uint64(len(o.inflight))
 	for len(o.waiters) > 0 && o.waiters[0].n <= o.out {
@@ -189,6 +196,9 @@ func (o *outbox) sent() {
 }
 
 func (o *outbox) encode(q []entry) error {
+	if o.send != nil {
+		return o.sendAll(q)
+	}
 	buf := getBuffer()
 	for _, e := range q {
 		if e.stanza != nil {
@@ -209,6 +219,15 @@ func (o *outbox) encode(q []entry) error {
 	}
 	putBuffer(buf)
 	return err
+}
+
+func (o *outbox) sendAll(q []entry) error {
+	for _, e := range q {
+		if err := o.send.Send(stream.Sent{Stanza: e.stanza, Raw: e.raw}); err != nil {
+			return err
+		}
+	}
+	return o.send.Flush()
 }
 
 // stall and unstall tell whether the kernel takes more; the socket calls them in the order of what happens.

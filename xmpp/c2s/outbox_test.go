@@ -204,7 +204,7 @@ func TestSocketReadable(t *testing.T) {
 	}()
 	var got strings.Builder
 	buf := make([]byte, 1000)
-	err := s.readable(func() bool {
+	err := s.readable(false, func() bool {
 		for {
 			n, err := s.Read(buf)
 			if err != nil {

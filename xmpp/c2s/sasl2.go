@@ -1,9 +1,12 @@
 package c2s
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/xml"
 	"errors"
 	"strconv"
 	"strings"
@@ -12,9 +15,9 @@ import (
 
 	"balcony/xmpp"
 	"balcony/xmpp/auth"
+	"balcony/xmpp/router"
 	"balcony/xmpp/stream"
 
-	"mellium.im/xmpp/jid"
 	streamerr "mellium.im/xmpp/stream"
 )
 
@@ -24,6 +27,7 @@ const (
 	nsFast    = "urn:xmpp:fast:0"         // XEP-0484
 	nsUpgrade = "urn:xmpp:sasl:upgrade:0" // XEP-0480
 	nsScramUp = "urn:xmpp:scram-upgrade:0"
+	nsIAP     = "urn:xmpp:iap:0" // XEP-0509
 )
 
 // request is <authenticate/>: XEP-0388 §2.3, with what may stand in it.
@@ -49,29 +53,37 @@ type request struct {
 		} `xml:"urn:xmpp:sm:3 enable"`
 		Inactive *struct{} `xml:"urn:xmpp:csi:0 inactive"`
 	} `xml:"urn:xmpp:bind:0 bind"`
-	Token *struct { // XEP-0484 §3.2
+	Features []*xmpp.Element `xml:"-"` // what <bind/> asks for, for the modules
+	Token    *struct {       // XEP-0484 §3.2
 		Mechanism string `xml:"mechanism,attr"`
 	} `xml:"urn:xmpp:fast:0 request-token"`
 	Fast *struct { // XEP-0484 §3.4
 		Count      string `xml:"count,attr"`
 		Invalidate string `xml:"invalidate,attr"`
 	} `xml:"urn:xmpp:fast:0 fast"`
-	Upgrades []string `xml:"urn:xmpp:sasl:upgrade:0 upgrade"` // XEP-0480 §3
+	Upgrades []string  `xml:"urn:xmpp:sasl:upgrade:0 upgrade"` // XEP-0480 §3
+	Version  *struct { // XEP-0509 §2.2
+		Value string `xml:"value,attr"`
+	} `xml:"urn:xmpp:iap:0 config-version"`
 }
 
 // authentication is the stream feature of XEP-0388 §2.1 with what can be done inline.
-func (c *conn) authentication(offered []string) *xmpp.Element {
+func (c *conn) authentication(offered, tokens []string) *xmpp.Element {
 	el := xmpp.El(nsSASL2, "authentication")
 	for _, m := range offered {
 		el.Add(xmpp.El("", "mechanism").Say(m))
 	}
 	fast := xmpp.El(nsFast, "fast") // XEP-0484 §3.1
-	for _, m := range c.server.auth.FastMechanisms(c.channel) {
+	for _, m := range tokens {
 		fast.Add(xmpp.El("", "mechanism").Say(m))
 	}
-	bind := xmpp.El(nsBind2, "bind").Add(xmpp.El("", "inline").Add( // XEP-0386 §2
-		xmpp.El("", "feature", "var", nsSM), xmpp.El("", "feature", "var", nsCSI)))
-	inline := xmpp.El("", "inline").Add(xmpp.El(nsSM, "sm"), bind)
+	features := xmpp.El("", "inline").Add(xmpp.El("", "feature", "var", nsSM), xmpp.El("", "feature", "var", nsCSI)) // XEP-0386 §2.1
+	for _, f := range c.server.router.Registry().BindFeatures {
+		if f.Name != "" {
+			features.Add(xmpp.El("", "feature", "var", f.Name))
+		}
+	}
+	inline := xmpp.El("", "inline").Add(xmpp.El(nsSM, "sm"), xmpp.El(nsBind2, "bind").Add(features))
 	if len(fast.Children) > 0 {
 		inline.Add(fast)
 	}
@@ -85,15 +97,58 @@ func (c *conn) authentication(offered []string) *xmpp.Element {
 // sasl2 is one authentication with SASL2 (XEP-0388). done is set when the client has authenticated; ready when the stream is bound or
 // resumed as well, and otherwise the features were sent.
 func (c *conn) sasl2(ctx context.Context, n *stream.Nonza, offered []string) (done, ready bool, err error) {
-	var r request
-	if err := n.Decode(&r); err != nil {
+	r, err := parseRequest(n)
+	if err != nil {
 		return false, false, c.failure2(ctx, "other", auth.Failure{Condition: "malformed-request"})
 	}
-	ex, err := c.exchange2(ctx, &r, offered)
+	if r.Version != nil && r.Version.Value != c.version {
+		return false, false, c.mismatch()
+	}
+	ex, err := c.exchange2(ctx, r, offered)
 	if err != nil || ex == nil {
 		return false, false, err
 	}
-	return c.succeed(ctx, &r, ex)
+	return c.succeed(ctx, r, ex)
+}
+
+// versioned names the features, which a client that knows the name may take for granted the next time: XEP-0509 §2.1. They depend on the
+// domain and on the connection, so the name is made of them.
+func versioned(features []*xmpp.Element) (named *xmpp.Element, version string) {
+	sum := sha256.Sum256(stream.AppendFeatures(nil, features...))
+	version = base64.RawURLEncoding.EncodeToString(sum[:12])
+	return xmpp.El(nsIAP, "config-version", "scheme", "opaque", "value", version), version
+}
+
+// mismatch refuses an authentication that was sent ahead for other features, "without prejudice": XEP-0509 §2.2. Some of them: then they count
+// like others.
+func (c *conn) mismatch() error {
+	if c.unbound < maxMismatches {
+		c.unbound++
+	}
+	c.server.metrics.auth.WithLabelValues("other", "config-version-mismatch").Inc()
+	return c.send(xmpp.El(nsSASL2, "failure").Add(xmpp.El(nsSASL, "aborted"), xmpp.El(nsIAP, "config-version-mismatch")).AppendTo(nil, ""))
+}
+
+// maxMismatches is how many authentications of a stream may name other features. chosen: a client learns the name with the first.
+const maxMismatches = 2
+
+// parseRequest reads <authenticate/>.
+func parseRequest(n *stream.Nonza) (*request, error) {
+	r := new(request)
+	if err := n.Decode(r); err != nil || r.Bind == nil {
+		return r, err
+	}
+	el, err := xmpp.ReadElement(xml.NewDecoder(bytes.NewReader(n.XML())))
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range el.Children {
+		if c.Space == nsBind2 && c.Local == "bind" {
+			r.Features = c.Children
+			break
+		}
+	}
+	return r, nil
 }
 
 // proven is an exchange that has ended well, with the mechanism's last words.
@@ -243,10 +298,10 @@ func (c *conn) succeed(ctx context.Context, r *request, p *proven) (done, ready 
 		c.log.Error("make token", "err", err) // the login goes on without
 	}
 	c.account, c.proof = p.Account(), p.Exchange
+	c.agent = newAgent(c.account, r)
 	c.server.metrics.auth.WithLabelValues(r.Mechanism, "success").Inc()
-	c.log = c.log.With("account", c.account.String())
 	c.log.Debug("authenticated", "mechanism", r.Mechanism, "profile", "sasl2")
-	c.dec.SetLimits(c.cfg.Authenticated)
+	c.setLimits(c.cfg.Authenticated)
 
 	success := xmpp.El(nsSASL2, "success")
 	if p.additional != nil && !p.after {
@@ -281,11 +336,15 @@ func (c *conn) succeed(ctx context.Context, r *request, p *proven) (done, ready 
 	if c.session != nil && c.proof.Outdated() {
 		return false, false, streamerr.NotAuthorized // as in bind
 	}
-	b := success.AppendTo(nil, "")
+	said := [][]byte{success.AppendTo(nil, "")}
 	if !resumed {
-		b = stream.AppendFeatures(b, c.features(c.session != nil)...) // XEP-0388 §2.6.1: at once, without a stream restart
+		features := c.features(c.session != nil) // XEP-0388 §2.6.1: at once, without a stream restart
+		if c.over != nil {
+			features = stream.Standalone(features)
+		}
+		said = append(said, features)
 	}
-	return true, c.session != nil, c.send(b)
+	return true, c.session != nil, c.send(said...)
 }
 
 // resumeInline is <resume/> inside <authenticate/>: <resumed/> or <failed/>.
@@ -304,47 +363,80 @@ func (c *conn) resumeInline(ctx context.Context, id, h string) (*xmpp.Element, e
 
 // bindInline is Bind 2: XEP-0386 §3. nil without an error means that no resource could be bound; the client may try the old way.
 func (c *conn) bindInline(ctx context.Context, r *request) (*xmpp.Element, error) {
-	if err := c.bindResource(ctx, resourceOf(c.account, r)); err != nil {
+	bound := xmpp.El(nsBind2, "bound")
+	var m *management
+	if e := r.Bind.Enable; e != nil {
+		var enabled *xmpp.Element
+		m, enabled = c.newManagement(e.Resume, e.Max)
+		bound.Add(enabled)
+	}
+	if err := c.bindResource(ctx, c.resourceOf(r), m); err != nil {
 		c.log.Warn("bind resource", "err", err)
 		return nil, nil
 	}
-	bound := xmpp.El(nsBind2, "bound")
 	s := c.session
-	if e := r.Bind.Enable; e != nil {
-		m, enabled := c.newManagement(e.Resume, e.Max)
-		s.mu.Lock()
-		s.sm = m
-		s.mu.Unlock()
+	s.replace()
+	if m != nil {
 		if m.resume {
 			s.server.manage(s, m.id)
 		}
 		c.counting = true
-		bound.Add(enabled)
+	}
+	for _, f := range c.server.router.Registry().BindFeatures {
+		bound.Add(f.Bind(ctx, s.bound, feature(r.Features, f)))
 	}
 	if r.Bind.Inactive != nil {
-		s.setActive(ctx, false) // XEP-0386 §4
+		s.setActive(ctx, false) // XEP-0386 §2.2
 	}
 	return bound, nil
 }
 
+// feature is the element that asks for f, nil when there is none.
+func feature(requested []*xmpp.Element, f xmpp.BindFeature) *xmpp.Element {
+	if f.Local == "" {
+		return nil
+	}
+	for _, e := range requested {
+		if e.Space == f.Space && e.Local == f.Local {
+			return e
+		}
+	}
+	return nil
+}
+
+// replace ends the earlier sessions of the same client, which has another tag now: XEP-0386 §3. One with the same resource has been ended by
+// binding.
+func (s *session) replace() {
+	if s.agent == nil || s.agent.Client == "" {
+		return
+	}
+	for _, o := range s.server.router.Sessions(s.bound.Bare()) {
+		if o, ok := o.(*router.Session); ok && o != s.bound && o.Describe().Client == s.agent.Client {
+			o.Close(streamerr.Conflict)
+		}
+	}
+}
+
 // resourceOf is the resource of a client: its tag and what its user agent has as a constant name, so that the same client gets the same
-// resource and its earlier session ends (XEP-0386 §3.1).
-func resourceOf(account jid.JID, r *request) string {
+// resource, with the separator that XEP-0386 §4 recommends.
+func (c *conn) resourceOf(r *request) string {
 	tag := strings.TrimSpace(r.Bind.Tag)
 	for len(tag) > 64 { // chosen: a name of a program
 		_, n := utf8.DecodeLastRuneInString(tag)
 		tag = tag[:len(tag)-n]
 	}
+	if _, err := c.account.WithResource(tag); tag != "" && err != nil {
+		tag = "" // XEP-0386 §4: "subject to the necessary validation"
+	}
 	if r.Agent.ID == "" {
 		if tag == "" {
 			return ""
 		}
-		return tag + "." + newStreamID()[:12]
+		return tag + "/" + rand.Text()[:12]
 	}
-	sum := sha256.Sum256([]byte("balcony resource\x00" + account.String() + "\x00" + r.Agent.ID))
-	name := base64.RawURLEncoding.EncodeToString(sum[:9])
+	name := c.server.auth.ResourceName(c.account, r.Agent.ID)
 	if tag == "" {
 		return name
 	}
-	return tag + "." + name
+	return tag + "/" + name
 }

@@ -4,11 +4,8 @@ package c2s
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
-	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -18,6 +15,7 @@ import (
 
 	"balcony/xmpp"
 	"balcony/xmpp/auth"
+	"balcony/xmpp/listen"
 	"balcony/xmpp/router"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,13 +49,20 @@ type Server struct {
 	sessions Sessions
 	// returning holds the messages to an account, except those that come back from a session, until the returned function is called; nil: none.
 	returning func(account jid.JID) (done func())
+	// held hears of messages that a client may not have got after all, restored of a restored session and those that it has for its client.
+	held     func(account jid.JID, order int64)
+	restored func(s xmpp.Session, orders []int64)
 	// missed and returned hear of sessions that nobody looks at.
 	missed   func(xmpp.Session, *xmpp.Stanza)
 	returned func(xmpp.Session)
 	log      *slog.Logger
 	metrics  *metrics
 	nextID   atomic.Uint64
+	rests    atomic.Uint64
 	config   atomic.Pointer[Config]
+	offers   offers
+
+	listeners *listen.Listeners
 
 	ctx    context.Context // ends when the server begins to close
 	cancel context.CancelFunc
@@ -68,8 +73,6 @@ type Server struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	open      map[*conn]struct{}
-	addresses map[netip.Addr]int
-	listeners map[net.Listener]struct{}
 	resumable map[string]*session // by SM-ID
 	ended     []endedSession      // the latest last
 	closing   bool
@@ -78,10 +81,9 @@ type Server struct {
 // New makes a server without listeners.
 func New(cfg Config, r *router.Router, a *auth.Authenticator, certs Certificates, reg Registration, sessions Sessions, metrics prometheus.Registerer, log *slog.Logger) *Server {
 	s := &Server{router: r, auth: a, certs: certs, reg: reg, sessions: sessions, log: log,
-		missed: func(xmpp.Session, *xmpp.Stanza) {}, returned: func(xmpp.Session) {},
-		open: make(map[*conn]struct{}), addresses: make(map[netip.Addr]int), listeners: make(map[net.Listener]struct{}),
-		resumable: make(map[string]*session)}
-	s.config.Store(&cfg)
+		held: func(jid.JID, int64) {}, restored: func(xmpp.Session, []int64) {}, missed: func(xmpp.Session, *xmpp.Stanza) {}, returned: func(xmpp.Session) {},
+		listeners: listen.New(log), open: make(map[*conn]struct{}), resumable: make(map[string]*session)}
+	s.SetConfig(cfg)
 	s.metrics = newMetrics(metrics, s)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work, s.stop = context.WithCancel(context.Background())
@@ -93,17 +95,33 @@ func New(cfg Config, r *router.Router, a *auth.Authenticator, certs Certificates
 // SetReturning sets who keeps new messages behind those that a session which ends sends back; before the first connection.
 func (s *Server) SetReturning(f func(account jid.JID) (done func())) { s.returning = f }
 
+// SetHeld sets who hears of messages with an Order that a session has for its client although nobody else knows: of one when it cannot be told whether
+// the client has got what was written, and of all that a restored session has; before Restore.
+func (s *Server) SetHeld(held func(account jid.JID, order int64), restored func(s xmpp.Session, orders []int64)) {
+	s.held, s.restored = held, restored
+}
+
 // SetAway sets who hears of stanzas for sessions that are not looked at, because the connection is lost or the client inactive, and of their
 // return; before the first connection. Neither may block.
 func (s *Server) SetAway(missed func(xmpp.Session, *xmpp.Stanza), returned func(xmpp.Session)) {
 	s.missed, s.returned = missed, returned
 }
 
-// Accepted is the number of connections accepted so far.
-func (s *Server) Accepted() uint64 { return s.nextID.Load() }
+// Freed is the number of connections accepted, and of sessions that went on with a smaller stack, so far: each leaves memory behind.
+func (s *Server) Freed() uint64 { return s.nextID.Load() + s.rests.Load() }
+
+// Open is the number of connections.
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
 
 // SetConfig changes the limits of connections that are accepted from now on.
-func (s *Server) SetConfig(cfg Config) { s.config.Store(&cfg) }
+func (s *Server) SetConfig(cfg Config) {
+	s.config.Store(&cfg)
+	s.listeners.SetProxies(cfg.Proxies)
+}
 
 // Mode is how TLS begins on a listener.
 type Mode uint8
@@ -115,100 +133,61 @@ const (
 	DirectTLS
 )
 
-// alpnClient is the ALPN protocol of client streams (XEP-0368 §4).
-const alpnClient = "xmpp-client"
+// ALPN is the ALPN protocol of client streams (XEP-0368 §4).
+const ALPN = "xmpp-client"
 
 // Serve accepts connections until l is closed. It returns nil after Shutdown.
 func (s *Server) Serve(l net.Listener, mode Mode) error {
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return l.Close()
-	}
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-	pause := time.Duration(0)
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			// Out of file descriptors, for example: sessions live on, and accepting goes on when there are some again.
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.log.Error("accept", "err", err)
-			select {
-			case <-time.After(pause):
-				continue
-			case <-s.ctx.Done():
-				return nil
-			}
-		}
-		pause = 0
-		tcp, ok := c.(*net.TCPConn)
-		if !ok {
-			_ = c.Close()
-			return errors.New("c2s serves TCP listeners only")
-		}
-		s.accept(tcp, mode)
-	}
+	return s.listeners.Serve(l, func(tcp *net.TCPConn, remote netip.AddrPort) { s.accept(tcp, remote.Addr(), mode) })
 }
 
-func (s *Server) accept(tcp *net.TCPConn, mode Mode) {
+func (s *Server) accept(tcp *net.TCPConn, remote netip.Addr, mode Mode) {
 	sock, err := newSocket(tcp)
-	if err == nil {
-		err = tune(tcp)
-	}
 	if err != nil {
 		_ = tcp.Close()
 		return
 	}
-	var remote netip.Addr
-	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
-		remote = a.AddrPort().Addr().Unmap()
-	}
-	from := network(remote)
-	c := &conn{server: s, cfg: s.config.Load(), sock: sock, mode: mode, remote: remote, since: time.Now(), done: make(chan struct{})}
-	c.log = s.log.With("cid", s.nextID.Add(1), "remote", remote.String())
-	s.mu.Lock()
-	limit := c.cfg.ConnectionsPerAddress
-	full := limit > 0 && !remote.IsLoopback() && s.addresses[from] >= limit
-	if s.closing || full {
-		s.mu.Unlock()
+	c := s.newConn(remote)
+	c.sock, c.mode = sock, mode
+	ok, full := s.admit(c)
+	if !ok {
 		if full {
-			s.metrics.refused.Inc()
 			c.refuse(streamerr.PolicyViolation)
 		}
 		_ = tcp.Close()
 		return
 	}
-	s.open[c] = struct{}{}
-	s.addresses[from]++
-	s.conns.Add(1)
-	s.mu.Unlock()
 	go c.serve()
 }
 
-// network is what counts as one address: of IPv6 the /64 that a customer gets as a rule (RFC 6177 §2).
-func network(a netip.Addr) netip.Addr {
-	if !a.Is6() {
-		return a
+func (s *Server) newConn(remote netip.Addr) *conn {
+	c := &conn{server: s, cfg: s.config.Load(), remote: remote, since: time.Now(), done: make(chan struct{})}
+	c.id, c.log = s.nextID.Add(1), newLog(c)
+	return c
+}
+
+// admit counts a new connection, unless the server stops or the address has too many.
+func (s *Server) admit(c *conn) (ok, full bool) {
+	if !s.listeners.Take(c.remote, c.cfg.ConnectionsPerAddress) {
+		s.metrics.refused.Inc()
+		return false, true
 	}
-	p, err := a.Prefix(64)
-	if err != nil {
-		return a
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		s.listeners.Give(c.remote)
+		return false, false
 	}
-	return p.Addr()
+	s.open[c] = struct{}{}
+	s.conns.Add(1)
+	return true, false
 }
 
 // gone is called by a connection that has ended, once.
 func (s *Server) gone(c *conn) {
+	s.listeners.Give(c.remote)
 	s.mu.Lock()
 	delete(s.open, c)
-	from := network(c.remote)
-	if s.addresses[from]--; s.addresses[from] <= 0 {
-		delete(s.addresses, from)
-	}
 	s.mu.Unlock()
 	s.conns.Done()
 }
@@ -216,12 +195,9 @@ func (s *Server) gone(c *conn) {
 // Shutdown stops accepting, ends every stream with <system-shutdown/>, waits for them until ctx is done, and saves the sessions that can be
 // resumed.
 func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.listeners.Close()
 	s.mu.Lock()
 	s.closing = true
-	var err error
-	for l := range s.listeners {
-		err = errors.Join(err, l.Close())
-	}
 	open := make([]*conn, 0, len(s.open))
 	for c := range s.open {
 		open = append(open, c)
@@ -231,22 +207,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range open {
 		c.Close(streamerr.SystemShutdown)
 	}
-	done := make(chan struct{})
-	go func() {
-		s.conns.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
+	listen.Wait(ctx, &s.conns, func() {
 		s.stop()
 		s.mu.Lock()
 		for c := range s.open {
 			c.cut()
 		}
 		s.mu.Unlock()
-		<-done
-	}
+	})
 	// Sessions that wait for their client go on in the next process, or end here.
 	s.park(ctx)
 	for _, sess := range s.expired(time.Now().Add(1000 * time.Hour)) {
@@ -269,7 +237,7 @@ func (s *Server) watch() {
 			for _, sess := range s.expired(now) {
 				s.conns.Go(sess.end)
 			}
-			if n%10 != 0 { // chosen: silence is measured in minutes
+			if n%int(checkEvery/time.Second) != 0 {
 				continue
 			}
 			s.mu.Lock()
@@ -283,13 +251,6 @@ func (s *Server) watch() {
 			}
 		}
 	}
-}
-
-// newStreamID is unpredictable (RFC 6120 §4.7.3).
-func newStreamID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }
 
 type metrics struct {
@@ -307,11 +268,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		closed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "balcony_c2s_closed_total",
 			Help: "Client connections closed, by reason."}, []string{"reason"}),
 	}
-	connections := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "balcony_c2s_connections", Help: "Open client connections."}, func() float64 {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return float64(len(s.open))
-	})
+	connections := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "balcony_c2s_connections", Help: "Open client connections."}, func() float64 { return float64(s.Open()) })
 	queued := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "balcony_c2s_queue_bytes", Help: "Bytes that wait to be written to clients."}, func() float64 {
 		s.mu.Lock()
 		defer s.mu.Unlock()

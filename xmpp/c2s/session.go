@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -20,13 +21,15 @@ type session struct {
 	// Static after binding.
 	server *Server
 	bound  *router.Session
-	log    *slog.Logger
+	since  time.Time
+	agent  *agent // nil for none
 
 	takeover chan struct{} // holds one token: whoever resumes the session has it
 
 	mu sync.Mutex
 	// Guarded by mu.
 	conn    *conn // nil while hibernating
+	last    link  // the connection that it has, or had last
 	ending  bool  // it is going to end and cannot be resumed; what comes until then is taken, so that it does not overtake what is sent back
 	over    bool  // it has ended and takes nothing
 	taken   bool  // a resumption is taking it from conn
@@ -35,6 +38,14 @@ type session struct {
 
 	inactive bool // client state indication (XEP-0352)
 	held     held // while inactive
+}
+
+// link is what is told of a connection, also after it has ended.
+type link struct {
+	remote    netip.Addr
+	transport string
+	version   uint16 // of TLS; 0: none
+	suite     uint16
 }
 
 var _ router.Outbox = (*session)(nil)
@@ -73,12 +84,12 @@ func (s *session) pass(st *xmpp.Stanza) (taken bool) {
 		o = s.conn.out.Load()
 	}
 	if s.sm == nil {
-		return o != nil && o.append(entry{stanza: st})
+		return o != nil && o.append(entry{stanza: st, last: st.Order != 0})
 	}
 	if l := s.server.config.Load().Management; s.sm.queue.bytes > 2*l.Bytes || len(s.sm.queue.items) > 2*l.Stanzas {
 		return false
 	}
-	s.sm.queue.push(st)
+	s.sm.queue.push(st, time.Now())
 	if o != nil {
 		// What the outbox does not take is not lost: it is in the queue.
 		o.append(entry{stanza: st})
@@ -94,14 +105,18 @@ func (s *session) pass(st *xmpp.Stanza) (taken bool) {
 func (s *session) passed(ctx context.Context, taken bool) bool {
 	c := s.conn
 	full := s.sm != nil && !s.ending && s.sm.full(&s.server.config.Load().Management)
+	log := s.server.log
 	if full {
 		s.ending = true
+		if s.bound != nil { // not while it is being bound
+			log = newLog(s)
+		}
 	}
 	s.mu.Unlock()
 	if full {
 		// The bound of XEP-0198's queue: the session ends, and everything that the client did not acknowledge goes the way of undelivered
 		// stanzas.
-		s.log.Warn("client does not acknowledge", "limit", s.server.config.Load().Management.Stanzas)
+		log.Warn("client does not acknowledge", "limit", s.server.config.Load().Management.Stanzas)
 		if c != nil {
 			c.broken(errUnacknowledged)
 		} else {
@@ -148,9 +163,10 @@ func (s *session) detach(c *conn, err error) (hibernates bool) {
 		return true // it has another one by now
 	}
 	s.conn = nil
+	now := time.Now()
 	for _, h := range s.held.take() {
 		if s.sm != nil {
-			s.sm.queue.push(h)
+			s.sm.queue.push(h, now)
 		}
 	}
 	s.inactive = false // XEP-0352 §4.1: a resumed stream begins as active
@@ -165,7 +181,7 @@ func (s *session) detach(c *conn, err error) (hibernates bool) {
 		return false
 	}
 	s.sm.asked = false
-	s.expires = time.Now().Add(s.sm.max)
+	s.expires = now.Add(s.sm.max)
 	for _, st := range s.sm.queue.items {
 		s.server.missed(s.bound, st)
 	}
@@ -191,20 +207,25 @@ const leaveTime = 10 * time.Second
 // remove takes the session out of the table, before what it sends back: nothing new comes to it. The messages to its account that arrive
 // until the returned function is called go out after those.
 func (s *session) remove() (back func()) {
-	back = func() {}
-	if s.server.returning != nil {
-		back = s.server.returning(s.bound.Bare())
-	}
+	back = s.gate()
 	s.server.unmanage(s)
 	s.server.router.Remove(s.bound)
 	return back
+}
+
+// gate keeps what arrives for the account until the returned function is called.
+func (s *session) gate() (back func()) {
+	if s.server.returning == nil {
+		return func() {}
+	}
+	return s.server.returning(s.bound.Bare())
 }
 
 // leave ends the session: its contacts see it go.
 func (s *session) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
-	_ = guard(s.log, s.server.metrics, func() error {
+	_ = guard(newLog(s), s.server.metrics, func() error {
 		s.server.router.Unbind(ctx, s.bound)
 		return nil
 	})
@@ -216,11 +237,31 @@ func (s *session) salvage(left []*xmpp.Stanza) {
 	s.mu.Lock()
 	s.ending, s.over = true, true
 	if s.sm != nil {
-		left = s.sm.queue.items
-		s.sm.queue.items, s.sm.queue.bytes = nil, 0
+		now, domain := time.Now(), s.bound.JID().Domainpart()
+		items, times := s.sm.queue.take()
+		left = make([]*xmpp.Stanza, len(items))
+		for i, st := range items {
+			left[i] = delayed(st, times[i], now, domain)
+		}
 	}
 	s.mu.Unlock()
-	s.server.redeliver(s.log, s.bound.Bare(), left)
+	s.server.redeliver(newLog(s), s.bound.Bare(), left)
+}
+
+// unsure takes back that the client has got some stanzas: without stream management they counted as received when they were written. What other sessions
+// have stays theirs.
+func (s *session) unsure(list []*xmpp.Stanza) {
+	s.mu.Lock()
+	managed := s.sm != nil
+	s.mu.Unlock()
+	if managed {
+		return
+	}
+	for _, st := range list {
+		if n := st.Copies(); st.Order != 0 && (n == nil || n.Load() <= 1) {
+			s.server.held(s.bound.Bare(), st.Order)
+		}
+	}
 }
 
 // redeliver sends on what a session of account had taken and its client has not got.
@@ -242,6 +283,6 @@ func (s *Server) redeliver(log *slog.Logger, account jid.JID, left []*xmpp.Stanz
 func (s *session) end() {
 	back := s.remove()
 	s.salvage(nil)
-	_ = guard(s.log, s.server.metrics, func() error { back(); return nil })
+	_ = guard(newLog(s), s.server.metrics, func() error { back(); return nil })
 	s.leave()
 }

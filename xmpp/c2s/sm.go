@@ -3,7 +3,6 @@ package c2s
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strconv"
@@ -90,7 +89,7 @@ func (c *conn) unexpected() error {
 // newManagement makes the state of stream management as the client asks for it with <enable/>, and the answer (XEP-0198 §3).
 func (c *conn) newManagement(resume, max string) (*management, *xmpp.Element) {
 	l := &c.cfg.Management
-	m := &management{}
+	m := &management{queue: smQueue{got: c.server.got(c.account)}}
 	if resume != "true" && resume != "1" || l.Resumption <= 0 {
 		return m, xmpp.El(nsSM, "enabled")
 	}
@@ -98,9 +97,7 @@ func (c *conn) newManagement(resume, max string) (*management, *xmpp.Element) {
 	if n, err := strconv.ParseUint(max, 10, 31); err == nil && time.Duration(n)*time.Second < m.max {
 		m.max = time.Duration(n) * time.Second
 	}
-	var b [18]byte
-	_, _ = rand.Read(b[:])
-	m.id = base64.RawURLEncoding.EncodeToString(b[:])
+	m.id = rand.Text()
 	return m, xmpp.El(nsSM, "enabled", "id", m.id, "resume", "true", "max", strconv.Itoa(int(m.max/time.Second)))
 }
 
@@ -131,15 +128,23 @@ func (c *conn) acknowledged(ctx context.Context, n *stream.Nonza) error {
 	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before := 0
+	if s.sm != nil {
+		before = len(s.sm.queue.items)
+	}
 	switch {
 	case s.sm == nil:
 		return nil // an answer to nothing
 	case err != nil:
 		return c.fault(streamerr.BadFormat, nil, "h is not a number")
+	case s.sm.queue.behind(uint32(h)):
+		return nil // XEP-0198 §4: only more than before says anything
 	case !s.sm.queue.ack(uint32(h)):
 		return c.tooHigh(uint32(h), s.sm.queue.sent())
 	}
-	s.sm.asked = len(s.sm.queue.items) > 0
+	// Asked again when something has moved: a client that counts wrong would be asked without end.
+	left := len(s.sm.queue.items)
+	s.sm.asked = left > 0 && left < before
 	if s.sm.asked {
 		o := c.out.Load()
 		o.append(entry{raw: askForAck})
@@ -160,25 +165,6 @@ func (c *conn) fault(e streamerr.Error, detail *xmpp.Element, text string) error
 	c.detail = detail
 	e.Text = append(e.Text[:0:0], struct{ Lang, Value string }{"en", text})
 	return e
-}
-
-// settle is called when everything that one read brought is durable: what was received is handled now.
-func (c *conn) settle() {
-	if !c.counting {
-		return
-	}
-	s := c.session
-	s.mu.Lock()
-	s.sm.in += c.received
-	in := s.sm.in
-	s.mu.Unlock()
-	c.received = 0
-	if c.ackWanted {
-		c.ackWanted = false
-		o := c.out.Load()
-		o.append(entry{raw: xmpp.El(nsSM, "a", "h", strconv.FormatUint(uint64(in), 10)).AppendTo(nil, "")})
-		o.Flush()
-	}
 }
 
 // resume takes over the session that n names for this connection: XEP-0198 §5. A nil error without success means that the client was told
@@ -241,12 +227,17 @@ func (c *conn) take(ctx context.Context, id string, h uint32) (resumed []byte, f
 	if s.ending {
 		return nil, smFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(s.sm.in), 10)), nil
 	}
+	if s.sm.queue.behind(h) {
+		// What the client had acknowledged and now misses is gone. It may begin anew.
+		return nil, smFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(s.sm.in), 10)), nil
+	}
 	if !s.sm.queue.ack(h) {
 		return nil, nil, c.tooHigh(h, s.sm.queue.sent())
 	}
 	o := c.newOutbox()
-	for _, st := range s.sm.queue.items {
-		o.force(entry{stanza: st}) // its stanzas are in memory already: the bound of an outbox does not hold for them
+	now, domain := time.Now(), s.bound.JID().Domainpart()
+	for i, st := range s.sm.queue.items {
+		o.force(entry{stanza: delayed(st, s.sm.queue.times[i], now, domain)}) // its stanzas are in memory already: the bound of an outbox does not hold for them
 	}
 	s.sm.asked = len(s.sm.queue.items) > 0
 	if s.sm.asked {
@@ -254,8 +245,13 @@ func (c *conn) take(ctx context.Context, id string, h uint32) (resumed []byte, f
 	}
 	c.out.Store(o)
 	c.session, c.counting = s, true
-	s.conn = c
+	s.conn, s.last = c, c.link()
 	return xmpp.El(nsSM, "resumed", "previd", id, "h", strconv.FormatUint(uint64(s.sm.in), 10)).AppendTo(nil, ""), nil, nil
+}
+
+// got is what a queue or an outbox of an account tells of a stanza that its client has got.
+func (s *Server) got(account jid.JID) func(*xmpp.Stanza) {
+	return func(st *xmpp.Stanza) { s.router.Received(account, st) }
 }
 
 // manage makes a session one that can be resumed.

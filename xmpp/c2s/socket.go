@@ -1,7 +1,6 @@
 package c2s
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -21,7 +20,8 @@ type socket struct {
 	raw   syscall.RawConn
 	ready atomic.Bool
 
-	in []byte // owned by the reader: bytes from the network that TLS has not taken yet
+	in      []byte      // owned by the reader: bytes from the network that TLS has not taken yet
+	waiting atomic.Bool // the reader has read everything and waits for the poller
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -37,12 +37,13 @@ type socket struct {
 	drains  sync.WaitGroup
 }
 
+// newSocket makes the socket of a connection whose dead peers are searched for.
 func newSocket(c *net.TCPConn) (*socket, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	return &socket{TCPConn: c, raw: raw}, nil
+	return &socket{TCPConn: c, raw: raw}, setOptions(c, userTimeout)
 }
 
 // wouldBlock is a net.Error of the kind that crypto/tls does not remember.
@@ -68,40 +69,54 @@ func (s *socket) Read(p []byte) (int, error) {
 
 // readable calls handle whenever the network has brought bytes, which Read then gives, until handle returns false or the connection
 // ends; the error is io.EOF when the peer closed it, os.ErrDeadlineExceeded when the read deadline has passed. A buffer is held only
-// while handle runs.
-func (s *socket) readable(handle func() bool) error {
+// while handle runs. A reader that rested has waited before: the first look whether there is anything needs next to no stack.
+func (s *socket) readable(rested bool, handle func() bool) error {
 	var end error
-	err := s.raw.Read(func(fd uintptr) bool {
-		for {
-			buf := getBuffer()
-			n, err := ignoringEINTR(func() (int, error) { return syscall.Read(int(fd), buf[:cap(buf)]) })
-			if n > 0 {
-				s.in = buf[:n]
-				more := handle()
-				s.in = nil
-				putBuffer(buf)
-				if !more {
-					return true
-				}
-				// Again, also after a short read: the end of the connection may have come with the same edge of the poller.
-				continue
-			}
-			putBuffer(buf)
-			switch {
-			case errors.Is(err, syscall.EAGAIN):
+	err := s.raw.Read(func(fd uintptr) (done bool) {
+		if rested {
+			rested = false
+			if nothing(fd) {
 				return false
-			case err == nil:
-				end = io.EOF
-			default:
-				end = os.NewSyscallError("read", err)
 			}
-			return true
 		}
+		done, end = s.take(fd, handle)
+		return done
 	})
 	if err != nil {
 		return err
 	}
 	return end
+}
+
+// take reads and handles what the kernel has; done when that was the last, or handle returned false.
+func (s *socket) take(fd uintptr, handle func() bool) (done bool, end error) {
+	s.waiting.Store(false)
+	defer func() { s.waiting.Store(!done) }()
+	for {
+		buf := getBuffer()
+		n, more, err := receive(fd, buf[:cap(buf)])
+		if n > 0 {
+			s.in = buf[:n]
+			goOn := handle()
+			s.in = nil
+			putBuffer(buf)
+			switch {
+			case !goOn:
+				return true, nil
+			case !more:
+				return false, nil
+			}
+			continue
+		}
+		putBuffer(buf)
+		switch err {
+		case syscall.EAGAIN:
+			return false, nil
+		case 0:
+			return true, io.EOF
+		}
+		return true, os.NewSyscallError("read", err)
+	}
 }
 
 func (s *socket) Write(p []byte) (int, error) {
@@ -143,12 +158,12 @@ func (s *socket) writeSome(p []byte) (int, error) {
 	var werr error
 	err := s.raw.Write(func(fd uintptr) bool {
 		for n < len(p) {
-			m, err := ignoringEINTR(func() (int, error) { return syscall.Write(int(fd), p[n:]) })
+			m, err := transmit(fd, p[n:])
 			if m > 0 {
 				n += m
 				continue
 			}
-			if !errors.Is(err, syscall.EAGAIN) {
+			if err != syscall.EAGAIN {
 				werr = os.NewSyscallError("write", err)
 			}
 			break
@@ -169,12 +184,12 @@ func (s *socket) drain() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for len(s.spill) > 0 {
-			n, err := ignoringEINTR(func() (int, error) { return syscall.Write(int(fd), s.spill) })
+			n, err := transmit(fd, s.spill)
 			if n > 0 {
 				s.spill = s.spill[n:]
 				continue
 			}
-			if errors.Is(err, syscall.EAGAIN) {
+			if err == syscall.EAGAIN {
 				return false
 			}
 			werr = os.NewSyscallError("write", err)
@@ -195,40 +210,20 @@ func (s *socket) drain() {
 	s.drained(err)
 }
 
-func ignoringEINTR(f func() (int, error)) (int, error) {
-	for {
-		n, err := f()
-		if err != syscall.EINTR {
-			return n, err
-		}
-	}
-}
-
 // Buffers for one read or one write: 16 KiB is the largest TLS record.
 const bufferSize = 16<<10 + 512
 
-var buffers = sync.Pool{New: func() any {
-	b := make([]byte, 0, bufferSize)
-	return &b
-}}
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-func getBuffer() []byte { return (*buffers.Get().(*[]byte))[:0] }
+func getBuffer() []byte { return buffers.Get().(*[bufferSize]byte)[:0] }
 
+// putBuffer takes a buffer back, or a larger one that it has become.
 func putBuffer(b []byte) {
 	if cap(b) >= bufferSize && cap(b) <= 4*bufferSize {
-		b = b[:0]
-		buffers.Put(&b)
+		buffers.Put((*[bufferSize]byte)(b[:bufferSize]))
 	}
 }
 
 // userTimeout is for how long the kernel waits for the peer to acknowledge bytes. chosen: half-open connections with traffic are found in
 // less than the interval between pings.
 const userTimeout = 60 * time.Second
-
-// tune sets what the operating system does for dead-peer detection.
-func tune(c *net.TCPConn) error {
-	if err := c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 20 * time.Second, Count: 4}); err != nil {
-		return err
-	}
-	return setUserTimeout(c, userTimeout)
-}

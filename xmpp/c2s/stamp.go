@@ -15,8 +15,9 @@ import (
 func (c *conn) stamp(ctx context.Context, ev stream.Event) (*xmpp.Stanza, error) {
 	s := ev.Stanza
 	full, bare := c.session.bound.JID(), c.session.bound.Bare()
-	// RFC 6120 §8.1.2.1: a from that is not the session's full or bare JID ends the stream.
-	if ev.BadFrom || !s.From.Equal(jid.JID{}) && !s.From.Equal(full) && !s.From.Equal(bare) {
+	// RFC 6120 §8.1.2.1: from is overridden. One that names another account ends the stream (§4.9.3.9); one that names another resource does
+	// not: clients that resume a session may have made up a new one meanwhile.
+	if ev.BadFrom || !s.From.Equal(jid.JID{}) && !s.From.Equal(full) && !s.From.Bare().Equal(bare) {
 		return nil, streamerr.InvalidFrom
 	}
 	to := s.To

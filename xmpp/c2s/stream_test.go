@@ -74,7 +74,7 @@ func TestStreamErrors(t *testing.T) {
 				c := stage.begin()
 				c.Write(e.send)
 				h := c.Header()
-				if h["id"] == "" || h["version"] != "1.0" {
+				if h["id"] == "" || h["version"] != "1.0" || h["from"] != "localhost" { // §4.9.1.3: from is a domain of the server whatever to was
 					t.Errorf("the server's header is %v", h)
 				}
 				got := c.Element()
@@ -146,13 +146,14 @@ func TestFeatures(t *testing.T) {
 			<mechanism>SCRAM-SHA-512</mechanism><mechanism>SCRAM-SHA-256</mechanism><mechanism>SCRAM-SHA-1</mechanism><mechanism>PLAIN</mechanism>
 			<inline>
 				<sm xmlns='urn:xmpp:sm:3'/>
-				<bind xmlns='urn:xmpp:bind:0'><inline><feature var='urn:xmpp:sm:3'/><feature var='urn:xmpp:csi:0'/></inline></bind>
+				<bind xmlns='urn:xmpp:bind:0'><inline><feature var='urn:xmpp:sm:3'/><feature var='urn:xmpp:csi:0'/><feature var='urn:xmpp:carbons:2'/></inline></bind>
 				<fast xmlns='urn:xmpp:fast:0'><mechanism>HT-SHA-256-EXPR</mechanism><mechanism>HT-SHA-256-ENDP</mechanism><mechanism>HT-SHA-256-NONE</mechanism></fast>
 			</inline>
 			<upgrade xmlns='urn:xmpp:sasl:upgrade:0'>UPGR-SCRAM-SHA-512</upgrade><upgrade xmlns='urn:xmpp:sasl:upgrade:0'>UPGR-SCRAM-SHA-256</upgrade>
 		</authentication>
 		<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/><channel-binding type='tls-server-end-point'/></sasl-channel-binding>
 		<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes><idle-seconds>300</idle-seconds></limits>
+		<config-version xmlns='urn:xmpp:iap:0' scheme='opaque' value='{any}'/>
 	</stream:features>`)
 	srv.Account("romeo@localhost")
 	_, features := srv.Login("romeo@localhost")
@@ -165,6 +166,33 @@ func TestFeatures(t *testing.T) {
 			t.Errorf("no feature %s in %s", want, features)
 		}
 	}
+}
+
+// What is offered follows a reload of the configuration, although it is remembered.
+func TestFeaturesAfterReload(t *testing.T) {
+	srv := xmpptest.New(t)
+	offers := func(want bool) {
+		t.Helper()
+		c := srv.Dial()
+		c.Open("localhost")
+		c.StartTLS(nil)
+		_, features := c.Open("localhost")
+		if got := strings.Contains(features.String(), "http://jabber.org/features/iq-register"); got != want {
+			t.Errorf("registration offered: %v, want %v: %s", got, want, features)
+		}
+	}
+	offers(false)
+	offers(false)
+	open := *srv.Config
+	open.Domains = []config.Domain{{Name: "localhost", Registration: config.Open}}
+	if err := srv.Reload(&open); err != nil {
+		t.Fatal(err)
+	}
+	offers(true)
+	if err := srv.Reload(srv.Config); err != nil {
+		t.Fatal(err)
+	}
+	offers(false)
 }
 
 // RFC 6120 §5.4.3.3: bytes behind <starttls/> that came in clear are never taken for the client's words over TLS.
@@ -339,10 +367,23 @@ func TestBindErrors(t *testing.T) {
 	d.ExpectElement("<iq type='error' id='3'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><error type='wait' code='500'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>")
 }
 
-// RFC 6120 §8.1.2.1: a from that is not the session's ends the stream.
+// RFC 6120 §8.1.2.1: from is the session's full JID, whatever the client says.
+func TestFromIsOverridden(t *testing.T) {
+	srv := xmpptest.New(t)
+	juliet := srv.Client("juliet@localhost/balcony")
+	c := srv.Client("romeo@localhost/orchard")
+	for _, from := range []string{"", "from='romeo@localhost' ", "from='romeo@localhost/orchard' ", "from='Romeo@LOCALHOST/other' "} {
+		c.Send("<message " + from + "to='juliet@localhost/balcony' id='1'/>")
+		juliet.Expect("<message from='romeo@localhost/orchard' to='juliet@localhost/balcony' id='1'/>")
+		c.Send("<iq " + from + "type='get' id='2' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>")
+		c.Expect("<iq type='result' id='2' from='localhost' to='romeo@localhost/orchard'/>")
+	}
+}
+
+// RFC 6120 §4.9.3.9: a from that no session of the account could have ends the stream.
 func TestInvalidFrom(t *testing.T) {
 	srv := xmpptest.New(t)
-	for _, from := range []string{"juliet@localhost", "romeo@localhost/other", "@@"} {
+	for _, from := range []string{"juliet@localhost", "localhost", "romeo@elsewhere.test/orchard", "romeo@sub.localhost", "@@"} {
 		c := srv.Client("romeo@localhost/orchard")
 		c.Send("<message from='" + from + "' to='romeo@localhost'><body>hi</body></message>")
 		c.ExpectClose("<invalid-from xmlns='" + streams + "'/>")

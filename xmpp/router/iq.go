@@ -64,10 +64,23 @@ func (r *Router) handler(s *xmpp.Stanza, p xmpp.Child, scopes ...xmpp.Address) x
 	return nil
 }
 
+// askHost answers a request to a host of its own.
+func (r *Router) askHost(ctx context.Context, h *xmpp.Host, s *xmpp.Stanza) {
+	p, _ := s.Payload()
+	f := h.IQs[xmpp.IQKey{To: xmpp.ToHost, Type: stanza.IQType(s.Type), Space: p.Space, Local: p.Local}]
+	if f == nil && s.To.Localpart() == "" && s.To.Resourcepart() == "" {
+		f = r.handler(s, p, xmpp.ToHost)
+	}
+	r.answer(ctx, s, f)
+}
+
 // ask runs the handler of a request and sends its answer: exactly one, whatever the handler does (RFC 6120 §8.2.3).
 func (r *Router) ask(ctx context.Context, s *xmpp.Stanza, scopes ...xmpp.Address) {
 	p, _ := s.Payload()
-	h := r.handler(s, p, scopes...)
+	r.answer(ctx, s, r.handler(s, p, scopes...))
+}
+
+func (r *Router) answer(ctx context.Context, s *xmpp.Stanza, h xmpp.IQHandler) {
 	if h == nil {
 		r.bounce(ctx, s, xmpp.ErrServiceUnavailable) // RFC 6120 §8.4: a payload that is not understood
 		return
@@ -124,8 +137,8 @@ func (r *Router) Ask(ctx context.Context, s *xmpp.Stanza) (*xmpp.Stanza, error) 
 }
 
 // answered gives an IQ of type result or error to the one who asked: the id, the kind, the one who answers and the one who asked must
-// all be right. What nobody asked for is ignored.
-func (r *Router) answered(s *xmpp.Stanza) {
+// all be right. It reports whether somebody has asked.
+func (r *Router) answered(s *xmpp.Stanza) bool {
 	r.asksMu.Lock()
 	a := r.asks[s.ID]
 	if a != nil && a.peer.Equal(s.From) && a.asker.Equal(s.To) {
@@ -137,4 +150,5 @@ func (r *Router) answered(s *xmpp.Stanza) {
 	if a != nil {
 		a.reply <- s
 	}
+	return a != nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +52,7 @@ type Router struct {
 	accounts Accounts
 	subs     Subscriptions
 	remote   Remote
+	named    map[string]named
 	metrics  *Metrics
 
 	hosts atomic.Pointer[map[string]Host]
@@ -59,6 +61,12 @@ type Router struct {
 
 	asksMu sync.Mutex
 	asks   map[string]*ask // guarded by asksMu
+}
+
+// named is a host of its own with a name that is not made of a label.
+type named struct {
+	host   *xmpp.Host
+	beside string
 }
 
 // Host is a domain that this server serves.
@@ -86,6 +94,15 @@ func (r *Router) SetSubscriptions(s Subscriptions) { r.subs = s }
 // remote-server-not-found.
 func (r *Router) SetRemote(f Remote) { r.remote = f }
 
+// SetNamed makes h the host that has that name, in place of one that is made of a label; before the first stanza. It stands beside the
+// served domain beside.
+func (r *Router) SetNamed(name, beside string, h *xmpp.Host) {
+	if r.named == nil {
+		r.named = make(map[string]named)
+	}
+	r.named[name] = named{h, beside}
+}
+
 // SetHosts replaces the domains that are served, by their canonical names.
 func (r *Router) SetHosts(hosts map[string]Host) { r.hosts.Store(&hosts) }
 
@@ -93,6 +110,19 @@ func (r *Router) SetHosts(hosts map[string]Host) { r.hosts.Store(&hosts) }
 func (r *Router) Serves(domain string) bool {
 	_, ok := (*r.hosts.Load())[domain]
 	return ok
+}
+
+// HostAt finds the host of its own that has this name, and the served domain that it stands beside. A served domain is never such a host.
+func (r *Router) HostAt(name string) (h *xmpp.Host, domain string, ok bool) {
+	if n, ok := r.named[name]; ok && !r.Serves(name) {
+		return n.host, n.beside, true
+	}
+	label, domain, cut := strings.Cut(name, ".")
+	if !cut || len(r.reg.Hosts) == 0 || !r.Serves(domain) || r.Serves(name) {
+		return nil, "", false
+	}
+	h = r.reg.Hosts[label]
+	return h, domain, h != nil
 }
 
 // IsAdmin reports whether bare may administer domain: a right on one domain is none on another.
@@ -108,17 +138,10 @@ func (r *Router) IsAdmin(bare jid.JID, domain string) bool {
 // Now is the time of day.
 func (r *Router) Now() time.Time { return time.Now() }
 
-// Sessions are the bound resources of a local account.
+// Sessions are the bound resources of a local account. The list is shared: not to be changed.
 func (r *Router) Sessions(bare jid.JID) []xmpp.Session {
-	list := r.table.get(bare.Bare().String())
-	if len(list) == 0 {
-		return nil
-	}
-	out := make([]xmpp.Session, len(list))
-	for i, s := range list {
-		out[i] = s
-	}
-	return out
+	o := r.table.get(bare.Bare().String())
+	return o.targets(0, len(o.all))
 }
 
 // EachSession calls f for every bound resource until it returns false.
@@ -132,7 +155,7 @@ func (r *Router) Exists(ctx context.Context, bare jid.JID) (bool, error) {
 }
 
 func (r *Router) exists(ctx context.Context, bare jid.JID, key string) (bool, error) {
-	if len(r.table.get(key)) > 0 || r.known.has(key) {
+	if len(r.table.get(key).list) > 0 || r.known.has(key) {
 		return true, nil
 	}
 	if !r.Serves(bare.Domainpart()) || bare.Localpart() == "" {
@@ -255,6 +278,10 @@ func (r *Router) bounce(ctx context.Context, s *xmpp.Stanza, err error) {
 func (r *Router) Route(ctx context.Context, s *xmpp.Stanza) {
 	switch domain := s.To.Domainpart(); {
 	case !r.Serves(domain):
+		if h, _, ok := r.HostAt(domain); ok {
+			r.toHost(ctx, h, s)
+			return
+		}
 		r.toRemote(ctx, s)
 	case s.To.Localpart() == "":
 		r.toServer(ctx, s)
@@ -272,14 +299,34 @@ func (r *Router) Redeliver(ctx context.Context, account jid.JID, s *xmpp.Stanza)
 		}
 		return
 	}
+	original := s.Original()
+	if original != nil && !s.IsShared() {
+		return // a copy for that session alone (XEP-0280)
+	}
 	if s.MessageType() == stanza.HeadlineMessage {
 		return // RFC 6121 §8.5.3.2.1: never to another resource, nor kept
 	}
 	if !s.Missed() {
 		return // another session of the account has it, or will send it back
 	}
+	if original != nil { // nobody has it but as this copy
+		if d, ok := s.Child(xmpp.NSDelay, "delay"); ok && !original.Has(xmpp.NSDelay, "delay") {
+			original = original.Append(xmpp.RawElement(d.Standalone()))
+		}
+		s = original
+	}
 	s = s.Shared(1)
 	r.toAccount(ctx, s, account.Bare(), account.Bare().String(), true)
+}
+
+// Received tells the modules that a client of an account has got a stanza.
+func (r *Router) Received(account jid.JID, s *xmpp.Stanza) {
+	if s.Order == 0 {
+		return
+	}
+	for _, f := range r.reg.ReceivedHooks {
+		f(account, s.Order)
+	}
 }
 
 // toRemote: RFC 6120 §10.4.
@@ -288,9 +335,36 @@ func (r *Router) toRemote(ctx context.Context, s *xmpp.Stanza) {
 	if r.remote != nil {
 		err = r.remote(ctx, s)
 	}
+	if err != nil {
+		r.Fail(ctx, s, err)
+	}
+}
+
+// Fail tells the sender of a stanza to another server that it could not be delivered.
+func (r *Router) Fail(ctx context.Context, s *xmpp.Stanza, err error) {
 	// RFC 6121 §3.1.2: whoever asks for a subscription is told that it cannot be delivered; an error for every presence to every contact of a
 	// domain that is away helps nobody.
-	if err != nil && (s.Kind != xmpp.Presence || s.Type == "subscribe") {
+	if s.Kind != xmpp.Presence || s.Type == "subscribe" {
+		r.bounce(ctx, s, err)
+	}
+}
+
+// toHost: a stanza to a host of its own beside a domain. RFC 6120 §10.5: what it is addressed to there is the host's to know.
+func (r *Router) toHost(ctx context.Context, h *xmpp.Host, s *xmpp.Stanza) {
+	if took, err := h.TakeAll(ctx, s); took {
+		if err != nil {
+			r.Fail(ctx, s, err)
+		}
+		return
+	}
+	switch {
+	case s.IsRequest():
+		r.askHost(ctx, h, s)
+		return
+	case s.Kind == xmpp.IQ && r.answered(s):
+		return
+	}
+	if err := h.Take(ctx, s); err != nil {
 		r.bounce(ctx, s, err)
 	}
 }
@@ -338,7 +412,7 @@ func (r *Router) toAccount(ctx context.Context, s *xmpp.Stanza, bare jid.JID, ke
 		return
 	}
 	d := &xmpp.Delivery{Stanza: s, Account: bare, Again: again}
-	spool := r.pick(d, key)
+	d.Waits = r.pick(d, key)
 	for _, f := range r.reg.IncomingFilters {
 		if err := f(ctx, d); err != nil {
 			r.bounce(ctx, s, err)
@@ -354,7 +428,7 @@ func (r *Router) toAccount(ctx context.Context, s *xmpp.Stanza, bare jid.JID, ke
 			r.bounce(ctx, s, xmpp.ErrServiceUnavailable) // RFC 6121 §8.5.3.2.3
 		}
 	case d.Stanza.Kind == xmpp.Message:
-		r.undelivered(ctx, d, s, spool)
+		r.undelivered(ctx, d, s)
 	}
 }
 
@@ -362,11 +436,11 @@ func (r *Router) toAccount(ctx context.Context, s *xmpp.Stanza, bare jid.JID, ke
 // it.
 func (r *Router) pick(d *xmpp.Delivery, key string) (spool bool) {
 	s := d.Stanza
-	list := r.table.get(key)
+	online := r.table.get(key)
 	if resource := s.To.Resourcepart(); resource != "" {
-		for _, t := range list {
+		for i, t := range online.list {
 			if t.full.Resourcepart() == resource {
-				d.Targets = []xmpp.Session{t} // RFC 6121 §8.5.3.1
+				d.Targets = online.targets(i, i+1) // RFC 6121 §8.5.3.1
 				return s.Kind == xmpp.Message
 			}
 		}
@@ -379,11 +453,10 @@ func (r *Router) pick(d *xmpp.Delivery, key string) (spool bool) {
 	switch s.Kind {
 	case xmpp.Presence:
 		// RFC 6121 §8.5.2.1.2: to all available resources. Subscription stanzas and probes are the roster's, which replaces the targets.
-		for _, t := range list {
-			if ok, _ := t.available(); ok {
-				d.Targets = append(d.Targets, t)
-			}
-		}
+		d.Targets = online.where(func(t *Session) bool {
+			ok, _ := t.available()
+			return ok
+		})
 		return false
 	case xmpp.Message:
 		switch s.MessageType() {
@@ -391,11 +464,10 @@ func (r *Router) pick(d *xmpp.Delivery, key string) (spool bool) {
 			return false // RFC 6121 §8.5.2.1.1: never to a bare JID
 		}
 		// RFC 6121 §8.5.2.1.1: to every available resource with a non-negative priority.
-		for _, t := range list {
-			if ok, prio := t.available(); ok && prio >= 0 {
-				d.Targets = append(d.Targets, t)
-			}
-		}
+		d.Targets = online.where(func(t *Session) bool {
+			ok, prio := t.available()
+			return ok && prio >= 0
+		})
 		return true
 	}
 	return false
@@ -421,8 +493,8 @@ func (r *Router) deliver(ctx context.Context, d *xmpp.Delivery) bool {
 }
 
 // undelivered is the end of a message that no session took: RFC 6121 §8.5.2.2.1 and §8.5.3.2.1.
-func (r *Router) undelivered(ctx context.Context, d *xmpp.Delivery, sent *xmpp.Stanza, spool bool) {
-	if spool {
+func (r *Router) undelivered(ctx context.Context, d *xmpp.Delivery, sent *xmpp.Stanza) {
+	if d.Waits {
 		for _, f := range r.reg.UndeliveredFilters {
 			if err := f(ctx, d); err != nil {
 				r.bounce(ctx, sent, err)

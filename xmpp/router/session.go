@@ -34,7 +34,7 @@ type Session struct {
 	priority int8
 	bound    bool // the Bound hooks have run
 	ended    bool
-	values   map[any]any
+	values   []value
 	changes  []xmpp.PresenceChange // broadcast presence whose hooks have still to run, in order
 	running  bool                  // somebody runs the hooks of changes
 	idle     chan struct{}         // closed when running ends; nil when nobody waits
@@ -84,20 +84,30 @@ func (s *Session) available() (bool, int8) {
 func (s *Session) Value(key any) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.values[key]
+	for i := range s.values {
+		if s.values[i].key == key {
+			return s.values[i].of
+		}
+	}
+	return nil
 }
 
 // SetValue stores v under key and returns what was there.
 func (s *Session) SetValue(key, v any) (old any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.values == nil {
-		s.values = make(map[any]any, 2)
+	for i := range s.values {
+		if s.values[i].key == key {
+			old, s.values[i].of = s.values[i].of, v
+			return old
+		}
 	}
-	old = s.values[key]
-	s.values[key] = v
-	return old
+	s.values = append(s.values, value{key, v})
+	return nil
 }
+
+// value is what a module keeps on a session: there are few, and a map would take more than they do.
+type value struct{ key, of any }
 
 // setPresence makes p, a broadcast presence with or without type unavailable, the session's presence and queues its hooks. It does nothing
 // once the session has ended.

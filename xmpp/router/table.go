@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"hash/maphash"
+	"slices"
 	"sync"
 
 	"balcony/xmpp"
@@ -24,13 +25,51 @@ type table struct {
 type shard struct {
 	mu sync.RWMutex
 	// sessions lists each account's sessions in the order of binding. A list is replaced, never changed: readers need no lock after they have it.
-	sessions map[string][]*Session
+	sessions map[string]online
 }
+
+// online are the sessions of an account, once more as modules see them, so that a delivery makes no list of its own.
+type online struct {
+	list []*Session
+	all  []xmpp.Session
+}
+
+func newOnline(list []*Session) online {
+	o := online{list, make([]xmpp.Session, len(list))}
+	for i, s := range list {
+		o.all[i] = s
+	}
+	return o
+}
+
+// where are the sessions for which ok is true, not to be changed: mostly those are all.
+func (o online) where(ok func(*Session) bool) (list []xmpp.Session) {
+	n := 0
+	for i, s := range o.list {
+		switch {
+		case !ok(s):
+			if i == n { // the first that is left out
+				list = slices.Clip(o.targets(0, i))
+			}
+		case i == n:
+			n++
+		default:
+			list = append(list, s)
+		}
+	}
+	if n == len(o.list) {
+		return o.targets(0, n)
+	}
+	return list
+}
+
+// targets are the sessions from i up to j, not to be appended to in place.
+func (o online) targets(i, j int) []xmpp.Session { return o.all[i:j:j] }
 
 func (t *table) init() {
 	t.seed = maphash.MakeSeed()
 	for i := range t.shard {
-		t.shard[i].sessions = make(map[string][]*Session)
+		t.shard[i].sessions = make(map[string]online)
 	}
 }
 
@@ -38,21 +77,21 @@ func (t *table) of(key string) *shard {
 	return &t.shard[maphash.String(t.seed, key)%shards]
 }
 
-// get is the list of an account's sessions. Read-only.
-func (t *table) get(key string) []*Session {
+// get are an account's sessions. Read-only.
+func (t *table) get(key string) online {
 	sh := t.of(key)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
 	return sh.sessions[key]
 }
 
-// add puts s in the table, in the place of a session with the same resource. It returns that one, and false when the account has max
-// other sessions already.
-func (t *table) add(s *Session, max int) (replaced *Session, ok bool) {
+// add puts s in the table, in the place of a session with the same resource, or of spare when the account has max other sessions already. It
+// returns the one that was replaced, and false when there is no place.
+func (t *table) add(s *Session, max int, spare *Session) (replaced *Session, ok bool) {
 	sh := t.of(s.bareKey)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	old := sh.sessions[s.bareKey]
+	old := sh.sessions[s.bareKey].list
 	list := make([]*Session, 0, len(old)+1)
 	for _, o := range old {
 		if o.fullKey == s.fullKey {
@@ -61,10 +100,14 @@ func (t *table) add(s *Session, max int) (replaced *Session, ok bool) {
 		}
 		list = append(list, o)
 	}
-	if max > 0 && len(list) >= max {
-		return nil, false
+	if max > 0 && len(list) >= max && replaced == nil {
+		i := slices.Index(list, spare)
+		if i < 0 {
+			return nil, false
+		}
+		replaced, list = spare, slices.Delete(list, i, i+1)
 	}
-	sh.sessions[s.bareKey] = append(list, s)
+	sh.sessions[s.bareKey] = newOnline(append(list, s))
 	return replaced, true
 }
 
@@ -73,7 +116,7 @@ func (t *table) remove(s *Session) {
 	sh := t.of(s.bareKey)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	old := sh.sessions[s.bareKey]
+	old := sh.sessions[s.bareKey].list
 	list := make([]*Session, 0, len(old))
 	for _, o := range old {
 		if o != s {
@@ -84,7 +127,7 @@ func (t *table) remove(s *Session) {
 		delete(sh.sessions, s.bareKey)
 		return
 	}
-	sh.sessions[s.bareKey] = list
+	sh.sessions[s.bareKey] = newOnline(list)
 }
 
 // each calls f for every session until it returns false.
@@ -93,8 +136,8 @@ func (t *table) each(f func(*Session) bool) {
 		sh := &t.shard[i]
 		sh.mu.RLock()
 		lists := make([][]*Session, 0, len(sh.sessions))
-		for _, l := range sh.sessions {
-			lists = append(lists, l)
+		for _, o := range sh.sessions {
+			lists = append(lists, o.list)
 		}
 		sh.mu.RUnlock()
 		for _, l := range lists {
@@ -122,7 +165,7 @@ func (r *Router) Bind(ctx context.Context, account jid.JID, resource string, out
 	}
 	bare := full.Bare()
 	s := &Session{full: full, bare: bare, fullKey: full.String(), bareKey: bare.String(), out: out}
-	old, ok := r.table.add(s, r.cfg.Resources)
+	old, ok := r.table.add(s, r.cfg.Resources, r.spare(s.bareKey))
 	if !ok {
 		return nil, xmpp.ErrResourceConstraint // RFC 6120 §7.6.2.1
 	}
@@ -158,6 +201,21 @@ func (r *Router) Bind(ctx context.Context, account jid.JID, resource string, out
 		r.ended(ctx, s) // another session with this resource was quicker; out knows
 	}
 	return s, nil
+}
+
+// spare is the session of an account with all the sessions it may have that is missed least: the first that waits for a client which lost its
+// connection (XEP-0198), and may never come back. A client that starts again and again under new names is not locked out by those.
+func (r *Router) spare(key string) *Session {
+	list := r.table.get(key).list
+	if r.cfg.Resources <= 0 || len(list) < r.cfg.Resources {
+		return nil
+	}
+	for _, s := range list {
+		if w, ok := s.out.(interface{ Waiting() bool }); ok && w.Waiting() {
+			return s
+		}
+	}
+	return nil
 }
 
 // Remove takes a session out of the table, so that nothing new is routed to it; Unbind follows.

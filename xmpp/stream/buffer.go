@@ -2,19 +2,21 @@ package stream
 
 import "sync"
 
-// Sizes of the buffers that decoders share. chosen: most reads and nearly all stanzas fit into the first; the second takes the 16 KiB of a TLS
-// record on top of that, and all that a peer can send before authentication. What needs more is allocated for the one element.
+// Sizes of the buffers that decoders share. chosen: most reads and nearly all stanzas fit into the first; the second takes all that a peer can send
+// before authentication; the third takes the 16 KiB of a TLS record on top of the first. What needs more is allocated for the one element.
 const (
-	smallBuffer = 4 << 10
-	largeBuffer = 20 << 10
+	smallBuffer  = 4 << 10
+	middleBuffer = 14 << 10
+	largeBuffer  = 20 << 10
 )
 
 // buffer holds bytes that were fed and are not consumed: those from off on.
 type buffer struct {
-	buf   []byte
-	off   int
-	large *[largeBuffer]byte
-	small [smallBuffer]byte
+	buf    []byte
+	off    int
+	large  *[largeBuffer]byte  // one of these two at most
+	middle *[middleBuffer]byte //
+	small  [smallBuffer]byte
 }
 
 var (
@@ -23,7 +25,8 @@ var (
 		s.buf = s.small[:0]
 		return s
 	}}
-	larges = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+	middles = sync.Pool{New: func() any { return new([middleBuffer]byte) }}
+	larges  = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 )
 
 // add appends a copy of p.
@@ -40,25 +43,34 @@ func (b *buffer) rest() []byte { return b.buf[b.off:] }
 // move brings the rest to the front of the smallest buffer with room for n bytes in all.
 func (b *buffer) move(n int) {
 	var to []byte
-	large := b.large
+	var middle *[middleBuffer]byte
+	var large *[largeBuffer]byte
 	switch {
 	case n <= smallBuffer:
-		to, large = b.small[:0], nil
+		to = b.small[:0]
+	case n <= middleBuffer && b.large == nil:
+		if middle = b.middle; middle == nil {
+			middle = middles.Get().(*[middleBuffer]byte)
+		}
+		to = middle[:0]
 	case n <= largeBuffer:
-		if large == nil {
+		if large = b.large; large == nil {
 			large = larges.Get().(*[largeBuffer]byte)
 		}
 		to = large[:0]
 	case n <= cap(b.buf):
 		to = b.buf[:0]
 	default:
-		to, large = make([]byte, 0, n+n/2), nil // half more: an element that drips in is moved a logarithmic number of times
+		to = make([]byte, 0, n+n/2) // half more: an element that drips in is moved a logarithmic number of times
 	}
 	b.buf, b.off = append(to, b.rest()...), 0
+	if b.middle != nil && middle == nil {
+		middles.Put(b.middle)
+	}
 	if b.large != nil && large == nil {
 		larges.Put(b.large)
 	}
-	b.large = large
+	b.middle, b.large = middle, large
 }
 
 // keepable bounds the lists that a scanner takes back to the pool. chosen: those of an ordinary stanza.

@@ -83,7 +83,8 @@ type Decoder struct {
 	state   state
 	decl    declared
 	err     error
-	single  bool // Parse and ParseElement: nothing but one element, with any namespace
+	single  bool // ParseElement: nothing but one element, with any namespace
+	body    bool // ParseBody: the header is <body/>
 
 	selfClosed bool         // the header was an empty tag
 	name       []byte       // of the stream element, as its end tag must have it
@@ -342,8 +343,13 @@ func ParseElement(b []byte, l Limits) (*Nonza, error) {
 
 func parse(b []byte, l Limits, single bool) (Event, error) {
 	d := Decoder{content: xmpp.NSClient, def: []byte(xmpp.NSClient), limits: l, state: opened, single: single}
+	return d.one(b)
+}
+
+// one decodes b as one element.
+func (d *Decoder) one(b []byte) (Event, error) {
 	d.s = scanners.Get().(*scanner)
-	defer func() { d.s.release() }()
+	defer func() { d.s.release(); d.s = nil }()
 	d.s.buf = b[skipSpace(b, 0):]
 	f := d.frame()
 	if f == none && d.s.kind != Close && skipSpace(d.s.rest(), d.s.pos) < len(d.s.rest()) || f == more || d.s.kind == Close {

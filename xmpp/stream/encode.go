@@ -6,15 +6,21 @@ import (
 	"balcony/xmpp"
 )
 
+// NSDialback is the namespace of XEP-0220 §2.4.1, whose prefix stands on the header of streams between servers.
+const NSDialback = "jabber:server:dialback"
+
 // CloseTag ends a stream whose header AppendHeader wrote (RFC 6120 §4.4).
 const CloseTag = "</stream:stream>"
 
 // AppendHeader appends the XML declaration and the opening tag of a stream (RFC 6120 §4.7). Its prefix is always "stream" (§4.8.5);
-// h.Content is the default namespace, and empty attributes are left out.
+// h.Content is the default namespace, and empty attributes are left out. Between servers the prefix "db" is declared (XEP-0220 §2.4.1).
 func AppendHeader(b []byte, h Header) []byte {
 	b = append(b, "<?xml version='1.0'?><stream:stream xmlns='"...)
 	b = xmpp.AppendEscaped(b, h.Content)
 	b = append(b, "' xmlns:stream='"+xmpp.NSStream+"'"...)
+	if h.Content == xmpp.NSServer {
+		b = append(b, " xmlns:db='"+NSDialback+"'"...)
+	}
 	for _, a := range [...]xmpp.Attr{
 		{Name: "id", Value: h.ID}, {Name: "from", Value: h.From}, {Name: "to", Value: h.To},
 		{Name: "version", Value: h.Version}, {Name: "xml:lang", Value: h.Lang},

@@ -10,7 +10,8 @@ const maxJID = 3*1023 + 2
 // jidCache keeps the addresses that were parsed last: a client writes to the same few, and parsing one costs more than finding it.
 type jidCache struct {
 	entries []cachedJID
-	next    int // the oldest, once the cache is full
+	next    int            // the oldest, once the cache is full
+	index   map[string]int // of entries, by raw; nil while they are few enough to look at all of them
 }
 
 type cachedJID struct {
@@ -18,11 +19,25 @@ type cachedJID struct {
 	jid jid.JID
 }
 
-// The size of a cache: chosen, the contacts of a few conversations at a time, in at most 4 KiB of addresses.
+// The size of a cache: chosen, the contacts of a few conversations at a time, in at most 4 KiB of addresses; and for a stream of many people the
+// conversations of a few hundred, in at most 64 KiB.
 const (
 	maxCachedJIDs  = 16
+	manyCachedJIDs = 256
 	maxCachedBytes = 128
 )
+
+// ManyAddresses is for a stream that carries the stanzas of many people, such as that of a server: it remembers more of their addresses.
+func (d *Decoder) ManyAddresses() {
+	if d.jids.index != nil {
+		return
+	}
+	d.jids.index = make(map[string]int)
+	for i, e := range d.jids.entries {
+		d.jids.index[e.raw] = i
+	}
+	d.jids.next = 0 // what follows is added behind them first
+}
 
 // parse is the JID in attribute a; false when there is none.
 func (c *jidCache) parse(b []byte, a *attr) (jid.JID, bool) {
@@ -30,9 +45,15 @@ func (c *jidCache) parse(b []byte, a *attr) (jid.JID, bool) {
 	if a.cooked {
 		raw = appendValue(nil, raw)
 	}
-	for i := range c.entries {
-		if e := &c.entries[i]; e.raw == string(raw) {
-			return e.jid, true
+	if c.index != nil {
+		if i, ok := c.index[string(raw)]; ok {
+			return c.entries[i].jid, true
+		}
+	} else {
+		for i := range c.entries {
+			if e := &c.entries[i]; e.raw == string(raw) {
+				return e.jid, true
+			}
 		}
 	}
 	if len(raw) > maxJID {
@@ -43,13 +64,27 @@ func (c *jidCache) parse(b []byte, a *attr) (jid.JID, bool) {
 		return jid.JID{}, false
 	}
 	if len(raw) <= maxCachedBytes {
-		e := cachedJID{string(raw), j}
-		if len(c.entries) < maxCachedJIDs {
-			c.entries = append(c.entries, e)
-		} else {
-			c.entries[c.next] = e
-			c.next = (c.next + 1) % maxCachedJIDs
-		}
+		c.add(cachedJID{string(raw), j})
 	}
 	return j, true
+}
+
+func (c *jidCache) add(e cachedJID) {
+	most := maxCachedJIDs
+	if c.index != nil {
+		most = manyCachedJIDs
+	}
+	if len(c.entries) < most {
+		if c.index != nil {
+			c.index[e.raw] = len(c.entries)
+		}
+		c.entries = append(c.entries, e)
+		return
+	}
+	if c.index != nil {
+		delete(c.index, c.entries[c.next].raw)
+		c.index[e.raw] = c.next
+	}
+	c.entries[c.next] = e
+	c.next = (c.next + 1) % most
 }

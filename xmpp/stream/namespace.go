@@ -269,6 +269,9 @@ func (d *Decoder) enterRoot(b []byte, colon int, ns, def nsRef, at int, e *elem)
 	}
 	if d.state == prolog {
 		s.kind = Open
+		if d.body {
+			return d.enterBody(b, uri, local)
+		}
 		return d.enterHeader(b, colon, uri, local, def, at)
 	}
 	s.kind = Nonzas
@@ -319,6 +322,19 @@ func (d *Decoder) enterHeader(b []byte, colon int, uri, local []byte, def nsRef,
 	case len(defaultURI) > 0 && string(defaultURI) != xmpp.NSStream && string(defaultURI) != d.content:
 		return invalidNamespace // RFC 6120 §4.9.3.10
 	}
+	if f := d.keepHeader(b); f != none {
+		return f
+	}
+	d.def = bytes.Clone(defaultURI)
+	if string(d.def) == d.content {
+		d.def = []byte(d.content)
+	}
+	return none
+}
+
+// keepHeader keeps the name of the stream element and the prefixes that it declares.
+func (d *Decoder) keepHeader(b []byte) fault {
+	s := d.s
 	total := 0
 	for _, x := range s.binds {
 		total += int(x.hi-x.lo) + int(x.ns.hi-x.ns.lo)
@@ -327,10 +343,6 @@ func (d *Decoder) enterHeader(b []byte, colon int, uri, local []byte, def nsRef,
 		return tooManyPrefixes
 	}
 	d.name = bytes.Clone(b[s.root.lo:s.root.hi])
-	d.def = bytes.Clone(defaultURI)
-	if string(d.def) == d.content {
-		d.def = []byte(d.content)
-	}
 	var header []headerBind
 	for _, x := range s.binds {
 		header = append(header, headerBind{bytes.Clone(b[x.lo:x.hi]), bytes.Clone(d.uri(b, x.ns)), x.id})

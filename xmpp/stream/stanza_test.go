@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -96,25 +97,40 @@ func TestAddresses(t *testing.T) {
 
 // The cache gives the right address when there are more of them than it has places, and keeps no long ones.
 func TestAddressCache(t *testing.T) {
-	d := open(t, xmpp.NSClient, clientHeader, DefaultLimits())
-	for i := range 1000 {
-		local := strings.Repeat("x", i*i%37) + string(rune('a'+i%26))
-		d.Feed([]byte("<message to='" + local + "@example.org'/>"))
-		ev, err := d.Next()
-		if err != nil || ev.Stanza.To.String() != local+"@example.org" {
-			t.Fatal(ev, err)
+	for _, many := range []bool{false, true} {
+		d := open(t, xmpp.NSClient, clientHeader, DefaultLimits())
+		places := maxCachedJIDs
+		send := func(from, to int) {
+			t.Helper()
+			for i := from; i < to; i++ {
+				address := strings.Repeat("x", i*i%37) + strconv.Itoa(i*i%700) + "@example.org"
+				d.Feed([]byte("<message to='" + address + "'/>"))
+				ev, err := d.Next()
+				if err != nil || ev.Stanza.To.String() != address {
+					t.Fatal(ev, err)
+				}
+			}
 		}
-	}
-	d.Feed([]byte("<message to='a@example.org/" + strings.Repeat("r", 1000) + "'/>"))
-	if _, err := d.Next(); err != nil {
-		t.Fatal(err)
-	}
-	if len(d.jids.entries) != maxCachedJIDs {
-		t.Errorf("%d entries", len(d.jids.entries))
-	}
-	for _, e := range d.jids.entries {
-		if len(e.raw) > maxCachedBytes {
-			t.Errorf("an address of %d bytes is kept", len(e.raw))
+		send(0, 20)
+		if many {
+			d.ManyAddresses()
+			places = manyCachedJIDs
+		}
+		send(0, 2000)
+		d.Feed([]byte("<message to='a@example.org/" + strings.Repeat("r", 1000) + "'/>"))
+		if _, err := d.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if len(d.jids.entries) != places || many && len(d.jids.index) != places {
+			t.Errorf("%d entries, %d in the index", len(d.jids.entries), len(d.jids.index))
+		}
+		for i, e := range d.jids.entries {
+			if len(e.raw) > maxCachedBytes {
+				t.Errorf("an address of %d bytes is kept", len(e.raw))
+			}
+			if at, ok := d.jids.index[e.raw]; many && (!ok || at != i) {
+				t.Errorf("%s is at %d, not at %d", e.raw, i, at)
+			}
 		}
 	}
 }

@@ -40,6 +40,17 @@ func (c *checker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, text) // the asker may be gone
 }
 
+// ready answers /readyz: as /healthz, and 503 as soon as the server stops, so that a load balancer sends nobody here any more.
+func (s *Server) ready(c *checker) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.stopping.Load() {
+			http.Error(w, "stopping", http.StatusServiceUnavailable)
+			return
+		}
+		c.ServeHTTP(w, r)
+	})
+}
+
 // result is that of a check that is not older than healthAge. There is never more than one under way.
 func (c *checker) result(ctx context.Context) error {
 	c.mu.Lock()

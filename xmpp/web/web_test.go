@@ -12,7 +12,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,7 +77,9 @@ func start(t *testing.T, cfg Config, health func(context.Context) error, handler
 		return l.Addr().String()
 	}
 	r.http = "http://" + listen(r.Serve)
-	r.https = "https://" + listen(func(l net.Listener) error { return r.ServeTLS(l, func() *tls.Config { return config }) })
+	r.https = "https://" + listen(func(l net.Listener) error {
+		return r.ServeTLS(l, func(*tls.ClientHelloInfo) *tls.Config { return config })
+	})
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
 	r.client = &http.Client{Transport: transport}
 	t.Cleanup(func() {
@@ -159,6 +162,30 @@ func TestRoutes(t *testing.T) {
 	}
 	if _ = resp.Body.Close(); resp.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("POST /healthz: %d", resp.StatusCode)
+	}
+}
+
+// TestReadyWhileStopping: who still asks a server that stops hears that it is healthy and takes nobody any more.
+func TestReadyWhileStopping(t *testing.T) {
+	s := New(DefaultConfig(), slog.New(slog.DiscardHandler), prometheus.NewRegistry(), healthy)
+	ask := func(h http.Handler, path string) int {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code
+	}
+	want := map[string]int{"/healthz": 200, "/readyz": 200}
+	for range 2 {
+		for path, want := range want {
+			for name, h := range map[string]http.Handler{"http": s.plain.Handler, "https": s.secure.Handler} {
+				if got := ask(h, path); got != want {
+					t.Errorf("%s %s: %d, want %d", name, path, got, want)
+				}
+			}
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want["/readyz"] = 503
 	}
 }
 
@@ -248,21 +275,47 @@ func dial(t *testing.T, base, send string) string {
 	if _, err := io.WriteString(c, send); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	answer, err := io.ReadAll(c)
 	if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
-		t.Errorf("still open after 10 s")
+		t.Errorf("still open after 30 s")
 	}
 	return string(answer)
 }
 
+// TestSlowBody: a body that does not end is waited for as long as a request may take.
+func TestSlowBody(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.RequestTimeout = time.Second
+	read := make(chan error, 1)
+	r := start(t, cfg, healthy, map[string]http.Handler{"POST /read": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		read <- err
+		panic(http.ErrAbortHandler)
+	})})
+	for {
+		if got := dial(t, r.http, "POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhell"); got != "" {
+			t.Errorf("answer %q", got)
+		}
+		select {
+		case err := <-read:
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the body: %v", err)
+			}
+			return
+		default: // the time was over before the header was there
+		}
+	}
+}
+
 func TestLimits(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.HeaderTimeout, cfg.IdleTimeout = 200*time.Millisecond, 200*time.Millisecond
-	cfg.HeaderBytes = 4096
+	cfg.HeaderBytes, cfg.IdleTimeout = 4096, 200*time.Millisecond
 	r := start(t, cfg, healthy, nil)
+	cfg.HeaderTimeout = 200 * time.Millisecond
+	hasty := start(t, cfg, healthy, nil)
 	const request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 	for _, tt := range []struct{ name, send, want string }{
 		{"nothing is sent", "", ""},
@@ -272,36 +325,13 @@ func TestLimits(t *testing.T) {
 		{"two lengths", "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "HTTP/1.1 400 "},
 		{"no host", "GET /healthz HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "},
 	} {
-		if got := dial(t, r.http, tt.send); !strings.HasPrefix(got, tt.want) || tt.want == "" && got != "" {
+		at := r
+		if tt.want == "" {
+			at = hasty
+		}
+		if got := dial(t, at.http, tt.send); !strings.HasPrefix(got, tt.want) || tt.want == "" && got != "" {
 			t.Errorf("%s: answer %q, want %q", tt.name, got, tt.want)
 		}
-	}
-}
-
-func TestConnectionsPerAddress(t *testing.T) {
-	a := newAddressLimit(2)
-	one, other, loopback := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.1")
-	for i, tt := range []struct {
-		addr netip.Addr
-		want bool
-	}{{one, true}, {one, true}, {one, false}, {other, true}, {loopback, true}, {loopback, true}, {loopback, true}} {
-		if got := a.take(tt.addr); got != tt.want {
-			t.Errorf("%d: %s taken: %t, want %t", i, tt.addr, got, tt.want)
-		}
-	}
-	a.give(one)
-	if !a.take(one) {
-		t.Error("a closed connection still counts")
-	}
-	a.set(3)
-	if !a.take(one) || a.take(one) {
-		t.Error("a changed limit does not count for new connections")
-	}
-	for _, addr := range []netip.Addr{one, one, one, other, loopback, loopback, loopback} {
-		a.give(addr)
-	}
-	if len(a.open) != 0 {
-		t.Errorf("addresses without connections are kept: %v", a.open)
 	}
 }
 
@@ -332,7 +362,10 @@ func TestListenerRefusesOneTooMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = inner.Close() }()
-	l := newAddressLimit(1).listener(from{inner, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}})
+	cfg := DefaultConfig()
+	cfg.ConnectionsPerAddress = 1
+	s := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), healthy)
+	l := s.listener(from{inner, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}})
 	connect := func() net.Conn {
 		c, err := net.Dial("tcp", inner.Addr().String())
 		if err != nil {
@@ -362,6 +395,49 @@ func TestListenerRefusesOneTooMany(t *testing.T) {
 	}
 	c := connect()
 	for _, conn := range []net.Conn{<-second, a, b, c} {
-		_ = conn.Close()
+		defer func() { _ = conn.Close() }()
+	}
+	s.SetConnectionsPerAddress(2) // counts for new ones
+	d := connect()
+	defer func() { _ = d.Close() }()
+	if accepted, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	_ = accepted.Close()
+}
+
+// TestHandlersSeeTheClient: what a handler counts by address is the client's, behind a trusted proxy too.
+func TestHandlersSeeTheClient(t *testing.T) {
+	r := start(t, DefaultConfig(), healthy, map[string]http.Handler{"/who": http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		host, _, err := net.SplitHostPort(req.RemoteAddr)
+		_, _ = io.WriteString(w, host)
+		if err != nil {
+			t.Error(err)
+		}
+	})})
+	ask := func(forwarded string) string {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.http+"/who", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if forwarded != "" {
+			req.Header.Set("X-Forwarded-For", forwarded)
+		}
+		resp, err := r.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		b, _ := io.ReadAll(resp.Body)
+		return string(b)
+	}
+	for forwarded, want := range map[string]string{"": "127.0.0.1", "192.0.2.1": "192.0.2.1", "192.0.2.9, 2001:db8::1": "2001:db8::1", "nonsense": "127.0.0.1"} {
+		if got := ask(forwarded); got != want {
+			t.Errorf("X-Forwarded-For %q: %q, want %q", forwarded, got, want)
+		}
+	}
+	r.SetPolicy(Policy{}) // nobody is trusted
+	if got := ask("192.0.2.1"); got != "127.0.0.1" {
+		t.Errorf("from a stranger: %q", got)
 	}
 }

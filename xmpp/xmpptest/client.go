@@ -19,21 +19,26 @@ import (
 	"mellium.im/xmpp/jid"
 )
 
-// Patience is how long a client waits for something that must come. It is only ever used up by a test that fails.
-const Patience = 10 * time.Second
+// Patience is how long a client waits for something that must come. It is only ever used up by a test that fails. chosen: busy machines stand still for
+// seconds.
+const Patience = 30 * time.Second
 
 // Client is a client of the server under test that says exactly what the test tells it to.
 type Client struct {
 	// JID is the full JID that the server bound.
 	JID jid.JID
 
-	t    testing.TB
-	srv  *Server
-	conn net.Conn
-	tls  *tls.Conn
-	buf  *bufio.Reader
-	dec  *xml.Decoder
-	vars map[string]string
+	t      testing.TB
+	srv    *Server
+	conn   net.Conn
+	tls    *tls.Conn
+	framed bool // conn is over another transport than TCP
+	buf    *bufio.Reader
+	dec    *xml.Decoder
+	vars   map[string]string
+
+	pinged  string // whom Sync asks
+	content string // content namespace, when it is another than jabber:client
 
 	in    chan *xmpp.Element // what the reader has read; closed at the end of the stream
 	err   error              // why; set before in is closed
@@ -43,9 +48,19 @@ type Client struct {
 }
 
 // Dial connects to the server's STARTTLS listener and says nothing.
-func (s *Server) Dial() *Client {
+func (s *Server) Dial() *Client { s.t.Helper(); return s.DialListener("c2s") }
+
+// DialListener connects to a listener, by its name in the configuration, and says nothing.
+func (s *Server) DialListener(name string) *Client { s.t.Helper(); return s.DialFrom("", name) }
+
+// DialFrom is DialListener from an address of this machine, "" for any.
+func (s *Server) DialFrom(local, name string) *Client {
 	s.t.Helper()
-	conn, err := net.Dial("tcp", s.Addr("c2s").String())
+	var d net.Dialer
+	if local != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(local)}
+	}
+	conn, err := d.Dial("tcp", s.Addr(name).String())
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -54,9 +69,22 @@ func (s *Server) Dial() *Client {
 	return c
 }
 
+// DialTLS connects to the server's listener with direct TLS.
+func (s *Server) DialTLS() *Client {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", s.Addr("c2s_tls").String())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c := &Client{t: s.t, srv: s, conn: conn, vars: make(map[string]string)}
+	s.t.Cleanup(func() { _ = c.conn.Close(); c.wait() })
+	c.Handshake(&tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: []string{"xmpp-client"}})
+	return c
+}
+
 // Conn is the connection as it is now: TCP, or TLS after StartTLS.
 func (c *Client) Conn() net.Conn {
-	if c.tls != nil {
+	if c.tls != nil && !c.framed {
 		return c.tls
 	}
 	return c.conn
@@ -160,9 +188,11 @@ func (c *Client) Handshake(cfg *tls.Config) {
 // Authenticate runs a SASL mechanism of mellium.im/sasl to its end, as an independent peer would.
 func (c *Client) Authenticate(m sasl.Mechanism, user, password string) error {
 	c.t.Helper()
-	st := c.tls.ConnectionState()
-	n := sasl.NewClient(m, sasl.Credentials(func() (u, p, id []byte) { return []byte(user), []byte(password), nil }),
-		sasl.TLSState(st), sasl.RemoteMechanisms(m.Name))
+	options := []sasl.Option{sasl.Credentials(func() (u, p, id []byte) { return []byte(user), []byte(password), nil }), sasl.RemoteMechanisms(m.Name)}
+	if c.tls != nil {
+		options = append(options, sasl.TLSState(c.tls.ConnectionState()))
+	}
+	n := sasl.NewClient(m, options...)
 	more, resp, err := n.Step(nil)
 	if err != nil {
 		return err
@@ -216,9 +246,15 @@ func (s *Server) Login(account string) (*Client, *xmpp.Element) {
 // Client logs an account in, which is made if it is not there, and binds the JID's resource. It sends no presence.
 func (s *Server) Client(full string) *Client {
 	s.t.Helper()
+	return s.bound(full, s.Login)
+}
+
+// bound is Client with a login of some kind.
+func (s *Server) bound(full string, login func(account string) (*Client, *xmpp.Element)) *Client {
+	s.t.Helper()
 	j := jid.MustParse(full)
 	s.Account(j.Bare().String())
-	c, _ := s.Login(full)
+	c, _ := login(full)
 	c.Bind(j.Resourcepart())
 	return c
 }
@@ -253,7 +289,7 @@ func (c *Client) Start() {
 				c.err = err
 				return
 			}
-			c.in <- e
+			c.in <- c.asClient(e)
 		}
 	}()
 }
@@ -365,7 +401,11 @@ func (c *Client) Sync() {
 	c.t.Helper()
 	c.pings++
 	id := fmt.Sprintf("sync-%d", c.pings)
-	c.Write(fmt.Sprintf("<iq type='get' id='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", id, c.JID.Domainpart()))
+	to := c.pinged
+	if to == "" {
+		to = c.JID.Domainpart()
+	}
+	c.Write(fmt.Sprintf("<iq type='get' id='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", id, to))
 	for {
 		e, err := c.receive()
 		if err != nil {
@@ -460,6 +500,13 @@ func (c *Client) Discard() {
 	c.inbox = nil
 }
 
+// Take is what has come by the last Sync and was not expected yet.
+func (c *Client) Take() []*xmpp.Element {
+	list := c.inbox
+	c.inbox = nil
+	return list
+}
+
 // Resumed makes this client, whose session was resumed, take the place of the one that had it.
 func (c *Client) Resumed(before *Client) {
 	c.JID, c.vars = before.JID, before.vars
@@ -475,7 +522,7 @@ func (c *Client) Next() (*xmpp.Element, error) {
 // Patient is Expect for what the server does on its own time, up to half a minute later.
 func (c *Client) Patient(want string) {
 	c.t.Helper()
-	for end := time.Now().Add(3 * Patience); time.Now().Before(end); {
+	for end := time.Now().Add(2 * Patience); time.Now().Before(end); {
 		if e, err := c.next(); err == nil {
 			c.compare(want, e)
 			return

@@ -1,10 +1,12 @@
 package xmpptest_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"balcony/xmpp"
+	"balcony/xmpp/ext/mam"
 	"balcony/xmpp/xmpptest"
 
 	"mellium.im/xmpp/stanza"
@@ -43,7 +45,7 @@ func kind(answer string) string {
 		return "result"
 	}
 	for _, c := range []stanza.Condition{stanza.ServiceUnavailable, stanza.Forbidden, stanza.ItemNotFound, stanza.NotAllowed, stanza.BadRequest,
-		stanza.NotAcceptable, stanza.NotAuthorized, stanza.FeatureNotImplemented, stanza.RegistrationRequired, stanza.SubscriptionRequired} {
+		stanza.NotAcceptable, stanza.NotAuthorized, stanza.FeatureNotImplemented, stanza.RegistrationRequired, stanza.SubscriptionRequired, stanza.Conflict} {
 		if strings.Contains(answer, "<"+string(c)) {
 			return string(c)
 		}
@@ -91,9 +93,42 @@ var requests = []struct {
 	{"get", "<blocklist xmlns='urn:xmpp:blocking'/>", "", "service-unavailable", "service-unavailable"},
 	{"set", "<block xmlns='urn:xmpp:blocking'><item jid='x@localhost'/></block>", "", "service-unavailable", "service-unavailable"},
 	{"set", "<unblock xmlns='urn:xmpp:blocking'/>", "result", "service-unavailable", "service-unavailable"},
+	// XEP-0313 §4 and §5, XEP-0441 §2; a query is answered by more than one stanza, or here by an error
+	{"get", "<query xmlns='urn:xmpp:mam:2'/>", "result", "service-unavailable", "service-unavailable"},
+	{"set", "<query xmlns='urn:xmpp:mam:2' node='urn:x'/>", "item-not-found", "service-unavailable", "service-unavailable"},
+	{"get", "<metadata xmlns='urn:xmpp:mam:2'/>", "result", "service-unavailable", "service-unavailable"},
+	{"get", "<prefs xmlns='urn:xmpp:mam:2'/>", "result", "service-unavailable", "service-unavailable"},
+	{"set", "<prefs xmlns='urn:xmpp:mam:2' default='always'/>", "result", "service-unavailable", "service-unavailable"},
 	// XEP-0357 §5 and §6
 	{"set", "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n'/>", "", "service-unavailable", "service-unavailable"},
 	{"set", "<disable xmlns='urn:xmpp:push:0' jid='push.localhost'/>", "", "service-unavailable", "service-unavailable"},
+	// XEP-0280 §4 and §5
+	{"set", "<enable xmlns='urn:xmpp:carbons:2'/>", "", "service-unavailable", "service-unavailable"},
+	{"set", "<disable xmlns='urn:xmpp:carbons:2'/>", "result", "service-unavailable", "service-unavailable"},
+	// XEP-0060 and XEP-0163; these accounts have no nodes. See docs/decisions/0013-strangers-and-nodes.md.
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:x'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><items/></pubsub>", "bad-request", "bad-request", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><subscriptions/></pubsub>", "result", "result", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><affiliations/></pubsub>", "result", "result", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><affiliations node='urn:x'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><options node='urn:x' jid='tybalt@localhost'/></pubsub>", "forbidden", "forbidden", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><default/></pubsub>", "result", "result", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:x'><item><x xmlns='urn:x'/></item></publish></pubsub>", "", "item-not-found", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:x'/></pubsub>", "bad-request", "item-not-found", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><retract node='urn:y'><item id='x'/></retract></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><subscribe node='urn:y' jid='tybalt@localhost'/></pubsub>", "bad-request", "bad-request", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><unsubscribe node='urn:y' jid='tybalt@localhost'/></pubsub>", "forbidden", "forbidden", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='urn:y'/></pubsub>", "", "forbidden", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub'></pubsub>", "bad-request", "bad-request", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><configure node='urn:y'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><default/></pubsub>", "result", "forbidden", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><affiliations node='urn:y'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><subscriptions node='urn:y'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><configure node='urn:y'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><delete node='urn:y'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><purge node='urn:y'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><affiliations node='urn:y'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
+	{"set", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><subscriptions node='urn:y'/></pubsub>", "item-not-found", "item-not-found", "service-unavailable"},
 	// RFC 6121 §2.1.5 and §2.3.3: forbidden to everybody else, of any account
 	{"get", "<query xmlns='jabber:iq:roster'/>", "", "forbidden", "forbidden"},
 	{"set", "<query xmlns='jabber:iq:roster'><item jid='x@localhost'/></query>", "", "forbidden", "forbidden"},
@@ -105,11 +140,12 @@ var requests = []struct {
 	{"get", "<query xmlns='jabber:iq:version'/>", "service-unavailable", "service-unavailable", "service-unavailable"},
 	{"get", "<time xmlns='urn:xmpp:time'/>", "service-unavailable", "service-unavailable", "service-unavailable"},
 	{"set", "<command xmlns='http://jabber.org/protocol/commands' node='x' action='execute'/>", "service-unavailable", "service-unavailable", "service-unavailable"},
+	{"get", "<request xmlns='urn:xmpp:http:upload:0' filename='a' size='1'/>", "service-unavailable", "service-unavailable", "service-unavailable"},
+	{"get", "<services xmlns='urn:xmpp:extdisco:2'/>", "service-unavailable", "service-unavailable", "service-unavailable"},
+	{"get", "<credentials xmlns='urn:xmpp:extdisco:2'><service host='turn.localhost' type='turn'/></credentials>", "service-unavailable", "service-unavailable", "service-unavailable"},
 	// Nobody answers these.
 	{"get", "<x xmlns='urn:x'/>", "service-unavailable", "service-unavailable", "service-unavailable"},
 	{"set", "<x xmlns='urn:x'/>", "service-unavailable", "service-unavailable", "service-unavailable"},
-	{"get", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:x'/></pubsub>", "service-unavailable", "service-unavailable", "service-unavailable"},
-	{"set", "<query xmlns='urn:xmpp:mam:2'/>", "service-unavailable", "service-unavailable", "service-unavailable"},
 	{"set", "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/>", "", "service-unavailable", "service-unavailable"},
 	{"get", "<query xmlns='jabber:iq:auth'><username>juliet</username></query>", "service-unavailable", "service-unavailable", "service-unavailable"},
 	{"set", "<pubsub xmlns='jabber:iq:privacy'/>", "service-unavailable", "service-unavailable", "service-unavailable"},
@@ -118,7 +154,7 @@ var requests = []struct {
 // TestStrangersLearnNothing: RFC 6120 §13.10.2, RFC 6121 §11: whatever a stranger asks an account, he is answered as if it did not exist,
 // online or offline. An account that has a vCard shows it to everybody (XEP-0054 §5).
 func TestStrangersLearnNothing(t *testing.T) {
-	srv := xmpptest.New(t)
+	srv := xmpptest.New(t, xmpptest.Config(xmpptest.Archive))
 	owner, offline := srv.Client(balcony), srv.Client(nurse+"/kitchen")
 	contact, stranger := srv.Client(romeo+"/orchard"), srv.Client(tybalt+"/piazza")
 	subscribe(srv, contact, owner, offline)
@@ -178,7 +214,7 @@ func TestStrangersLearnNothing(t *testing.T) {
 
 // TestStrangersPresenceIsNotAnswered: RFC 6121 §3.1.3, §4.3.2 and §8.5.1: nothing that is sent as presence tells whether there is an account.
 func TestStrangersPresenceIsNotAnswered(t *testing.T) {
-	srv := xmpptest.New(t)
+	srv := xmpptest.New(t, xmpptest.Config(xmpptest.Archive))
 	owner, offline := srv.Client(balcony), srv.Client(nurse+"/kitchen")
 	stranger := srv.Client(tybalt + "/piazza")
 	owner.Online()
@@ -213,9 +249,44 @@ func TestStrangersPresenceIsNotAnswered(t *testing.T) {
 	}
 }
 
+// TestRetractionsTellNothing: whoever retracts a message (XEP-0424) is told the same whether it is there or not, it is his or another's, and the account is there
+// or not (docs/decisions/0006-unknown-accounts.md: that a message can be delivered is known).
+func TestRetractionsTellNothing(t *testing.T) {
+	srv := xmpptest.New(t, xmpptest.Config(xmpptest.Archive))
+	owner, offline := srv.Client(balcony), srv.Client(nurse+"/kitchen")
+	friend, stranger := srv.Client(romeo+"/orchard"), srv.Client(tybalt+"/piazza")
+	owner.Online()
+	offline.Close()
+	for _, to := range []string{juliet, nurse} {
+		friend.Send("<message type='chat' id='his' to='" + to + "'><body>x</body></message>")
+		stranger.Send("<message type='chat' id='own' to='" + to + "'><body>x</body></message>")
+	}
+	friend.Sync()
+	stranger.Sync()
+	for i, target := range []string{"his", "own", "none", "&quot;", ""} {
+		for _, to := range []string{juliet, nurse, balcony, nurse + "/kitchen"} {
+			stranger.Send(fmt.Sprintf("<message type='chat' id='r%d' to='%s'><retract xmlns='urn:xmpp:message-retract:1' id='%s'/></message>", i, to, target))
+		}
+	}
+	stranger.ExpectNothing()
+	var left []string
+	page, err := srv.DB().QueryArchive(t.Context(), owner.JID.Bare(), mam.Query{Max: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range page.Messages {
+		if strings.Contains(string(m.XML), "<body>") {
+			left = append(left, string(m.XML))
+		}
+	}
+	if len(left) != 1 || !strings.Contains(left[0], "id='his'") {
+		t.Errorf("what is left of the messages of two senders when one has retracted all: %q", left)
+	}
+}
+
 // TestHeadlinesAreNotAnswered: RFC 6121 §8.5.1 and §8.5.2.2.1.
 func TestHeadlinesAreNotAnswered(t *testing.T) {
-	srv := xmpptest.New(t)
+	srv := xmpptest.New(t, xmpptest.Config(xmpptest.Archive))
 	srv.Client(nurse + "/kitchen").Close()
 	stranger := srv.Client(tybalt + "/piazza")
 	for _, to := range []string{nurse, nobody, nobody + "/none"} {

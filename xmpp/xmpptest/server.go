@@ -25,6 +25,7 @@ type Server struct {
 	Config *config.Config
 
 	t       testing.TB
+	foreign net.Addr // of a server that is not ours
 	stop    sync.Once
 	stopped error
 
@@ -38,6 +39,9 @@ type Option func(*config.Config)
 // Config changes the configuration before the server starts.
 func Config(f func(*config.Config)) Option { return f }
 
+// Archive turns the archive on, which is off in tests: archived messages reach their recipient with a stanza-id (XEP-0313 §3.3).
+func Archive(c *config.Config) { c.Archive.Enabled = true }
+
 // New starts a server for the domain localhost with an empty database in memory. It ends with the test, which fails if a goroutine is left.
 func New(t testing.TB, options ...Option) *Server {
 	t.Helper()
@@ -46,7 +50,8 @@ func New(t testing.TB, options ...Option) *Server {
 	cfg.Data = t.TempDir()
 	cfg.Storage.DSN = ":memory:"
 	local := []string{"127.0.0.1:0"}
-	cfg.Listen = config.Listen{C2S: local, C2STLS: local}
+	cfg.Listen = config.Listen{C2S: local, C2STLS: local, HTTP: local, HTTPS: local, Component: local}
+	cfg.Archive.Enabled = false
 	for _, o := range options {
 		o(cfg)
 	}
@@ -80,6 +85,9 @@ func New(t testing.TB, options ...Option) *Server {
 	return s
 }
 
+// Foreign is a server that this package does not run, with a STARTTLS listener for clients at addr: only Dial may be used of it, and what clients do.
+func Foreign(t testing.TB, addr net.Addr) *Server { return &Server{t: t, foreign: addr} }
+
 // Stop shuts the server down before the test ends.
 func (s *Server) Stop(ctx context.Context) error {
 	s.stop.Do(func() { s.stopped = s.Shutdown(ctx) })
@@ -96,6 +104,9 @@ func (l logTo) Write(b []byte) (int, error) {
 
 // Addr is the address of a listener, by its name in the configuration.
 func (s *Server) Addr(name string) net.Addr {
+	if s.foreign != nil {
+		return s.foreign
+	}
 	a := s.Addrs()[name]
 	if len(a) == 0 {
 		s.t.Fatalf("no listener %s", name)

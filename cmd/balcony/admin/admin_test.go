@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -17,8 +18,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"balcony/cmd/balcony/pie"
 	"balcony/xmpp/auth"
+	"balcony/xmpp/router"
 
 	"go.uber.org/goleak"
 	"mellium.im/xmpp/jid"
@@ -88,13 +92,117 @@ func (b *book) List(_ context.Context, domain, after string, limit int) ([]jid.J
 	return list[:min(limit, len(list))], nil
 }
 
+var issued = time.Date(2026, 11, 25, 22, 0, 0, 0, time.UTC)
+
+func (b *book) Sessions(_ context.Context, account jid.JID) ([]router.Description, []auth.TokenInfo, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.passwords[account.String()]; !ok {
+		return nil, nil, auth.ErrNoAccount
+	}
+	return []router.Description{{Resource: "a b\u202e", Priority: -1, Since: issued, Queue: 3}}, []auth.TokenInfo{{Client: "x", Issued: issued}}, nil
+}
+
+func (b *book) Kick(_ context.Context, who jid.JID, tokens bool) (sessions, revoked int, err error) {
+	if who.Resourcepart() == "" {
+		return 0, 0, errors.New("which?")
+	}
+	if tokens {
+		revoked = len(who.Resourcepart())
+	}
+	return 1, revoked, nil
+}
+
+func (b *book) Export(_ context.Context, account jid.JID, w io.Writer) error {
+	switch account.Localpart() {
+	case "nobody":
+		return auth.ErrNoAccount
+	case "broken":
+		_, _ = io.WriteString(w, "<half>")
+		return errors.New("the disk\nis gone")
+	}
+	_, err := io.Copy(w, strings.NewReader(strings.Repeat("<x/>", 1<<20)))
+	return err
+}
+
+func (b *book) Import(_ context.Context, r io.Reader) (pie.Imported, error) {
+	first := make([]byte, 5)
+	if _, err := io.ReadFull(r, first); err != nil || string(first) != "<bad>" {
+		n, err := io.Copy(io.Discard, r)
+		return pie.Imported{Accounts: []string{"a@localhost"}, Warnings: []string{fmt.Sprint(n)}}, err
+	}
+	return pie.Imported{Accounts: []string{"a@localhost"}}, errors.New("line 1, column 2: no")
+}
+
+// Documents of any length go both ways, and an error comes back whenever it happens.
+func TestDocumentsOverTheSocket(t *testing.T) {
+	c := serve(t, t.TempDir(), newBook())
+	ctx := t.Context()
+	var got bytes.Buffer
+	if err := c.Export(ctx, jid.MustParse("a@localhost"), &got); err != nil || got.Len() != 4<<20 {
+		t.Errorf("%d bytes, %v", got.Len(), err)
+	}
+	got.Reset()
+	if err := c.Export(ctx, jid.MustParse("nobody@localhost"), &got); !errors.Is(err, auth.ErrNoAccount) || got.Len() != 0 {
+		t.Errorf("no account: %d bytes, %v", got.Len(), err)
+	}
+	if err := c.Export(ctx, jid.MustParse("broken@localhost"), &got); err == nil || err.Error() != "the disk is gone" {
+		t.Errorf("an error in the middle: %v", err)
+	}
+	done, err := c.Import(ctx, strings.NewReader("<ok />"+strings.Repeat(" ", 4<<20)))
+	if err != nil || fmt.Sprint(done) != "{[a@localhost] [4194305]}" {
+		t.Errorf("%v, %v", done, err)
+	}
+	done, err = c.Import(ctx, strings.NewReader("<bad>"+strings.Repeat(" ", 4<<20)))
+	if err == nil || err.Error() != "line 1, column 2: no" || len(done.Accounts) != 1 {
+		t.Errorf("%v, %v", done, err)
+	}
+}
+
+func TestSessionsOverTheSocket(t *testing.T) {
+	b := newBook()
+	c := serve(t, t.TempDir(), b)
+	romeo := jid.MustParse("romeo@montague.test")
+	if _, _, err := c.Sessions(t.Context(), romeo); !errors.Is(err, auth.ErrNoAccount) {
+		t.Errorf("sessions of nobody: %v", err)
+	}
+	if err := c.Add(t.Context(), romeo, "secret"); err != nil {
+		t.Fatal(err)
+	}
+	wantSessions, wantTokens, _ := b.Sessions(t.Context(), romeo)
+	list, tokens, err := c.Sessions(t.Context(), romeo)
+	if err != nil || !slices.Equal(list, wantSessions) || !slices.Equal(tokens, wantTokens) {
+		t.Errorf("got %+v %+v %v, want %+v %+v", list, tokens, err, wantSessions, wantTokens)
+	}
+	full := jid.MustParse("romeo@montague.test/a&b=c d")
+	for _, with := range []bool{false, true} {
+		want := 0
+		if with {
+			want = len(full.Resourcepart())
+		}
+		if n, revoked, err := c.Kick(t.Context(), full, with); n != 1 || revoked != want || err != nil {
+			t.Errorf("kick: %d %d %v", n, revoked, err)
+		}
+	}
+	if _, _, err := c.Kick(t.Context(), romeo, false); err == nil || err.Error() != "which?" {
+		t.Errorf("the server's words are lost: %v", err)
+	}
+	for method, query := range map[string]string{http.MethodGet: "jid=nobody", http.MethodPost: "jid=a@b", http.MethodDelete: "jid=a@b&tokens=perhaps"} {
+		r := httptest.NewRecorder()
+		handler{b, nil, slog.New(slog.DiscardHandler)}.ServeHTTP(r, httptest.NewRequest(method, "/sessions?"+query, nil))
+		if r.Code != http.StatusBadRequest {
+			t.Errorf("%s %s: %d %s", method, query, r.Code, r.Body)
+		}
+	}
+}
+
 func serve(t *testing.T, dir string, accounts Accounts) *Client {
 	t.Helper()
 	l, err := Listen(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(accounts, slog.New(slog.DiscardHandler))
+	s := NewServer(accounts, nil, slog.New(slog.DiscardHandler))
 	done := make(chan error)
 	go func() { done <- s.Serve(l) }()
 	c, err := Dial(t.Context(), dir)
@@ -263,7 +371,7 @@ func TestLockKeepsOthersOut(t *testing.T) {
 
 func TestBadRequests(t *testing.T) {
 	b := newBook()
-	h := handler{b, slog.New(slog.DiscardHandler)}
+	h := handler{b, nil, slog.New(slog.DiscardHandler)}
 	for _, tt := range []struct {
 		method, target, body string
 		status               int
@@ -300,7 +408,7 @@ func TestBadRequests(t *testing.T) {
 
 func TestLogHasNoPasswords(t *testing.T) {
 	var log bytes.Buffer
-	h := handler{newBook(), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	h := handler{newBook(), nil, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, method := range []string{"POST", "PUT", "DELETE"} {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(method, "/accounts?jid=romeo@montague.test", strings.NewReader(`{"jid":"romeo@montague.test","password":"hunter2"}`)))
 	}
@@ -319,7 +427,7 @@ func FuzzControlSocket(f *testing.F) {
 		r.Method, r.URL.RawQuery = method, query
 		w := httptest.NewRecorder()
 		b := newBook()
-		handler{b, slog.New(slog.DiscardHandler)}.ServeHTTP(w, r)
+		handler{b, nil, slog.New(slog.DiscardHandler)}.ServeHTTP(w, r)
 		// Whatever was accepted is the address of an account.
 		for s := range b.passwords {
 			if j, err := jid.Parse(s); err != nil || j.Localpart() == "" || j.Resourcepart() != "" {

@@ -14,8 +14,7 @@ import (
 	"time"
 
 	"balcony/cmd/balcony/config"
-
-	"golang.org/x/net/idna"
+	"balcony/xmpp"
 )
 
 // Set is the certificates in use, one for each domain. Its methods may be called from any goroutine.
@@ -81,7 +80,7 @@ func (s *Set) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 // (ALPN) must offer one of alpn, or the handshake fails. The result is shared and must not be changed. Call it for each connection: it
 // is the same one until the next Reload, so that its session tickets and their rotation work, and a new one after that.
 func (s *Set) ServerConfig(domain string, alpn ...string) *tls.Config {
-	domain = ascii(domain)
+	domain = xmpp.ASCII(domain)
 	key := strings.Join(append([]string{domain}, alpn...), "\x00")
 	s.mu.RLock()
 	g := s.current
@@ -100,6 +99,25 @@ func (s *Set) ServerConfig(domain string, alpn ...string) *tls.Config {
 	if _, served := g.byName[domain]; served || domain == "" {
 		g.configs[key] = c
 	}
+	return c
+}
+
+// PeerConfig is how connections of other servers are served: like ServerConfig, but the peer is asked for a certificate, which it need not
+// have and which is not verified here.
+func (s *Set) PeerConfig(domain string, alpn ...string) *tls.Config {
+	domain = xmpp.ASCII(domain)
+	c := newConfig(s.now(), domain, alpn)
+	c.ClientAuth = tls.RequestClientCert
+	c.SessionTicketsDisabled = true // a resumed session would bring a certificate that was verified long ago
+	return c
+}
+
+// DialConfig is how this server connects to others, for a domain of its own whose certificate it shows. Whom it reaches is the caller's to verify.
+func (s *Set) DialConfig(local string, alpn ...string) *tls.Config {
+	g := s.now()
+	c := newConfig(g, "", alpn)
+	c.GetCertificate = nil
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return g.find(local), nil }
 	return c
 }
 
@@ -134,7 +152,7 @@ func (s *Set) now() *generation {
 // find is the certificate for a name: its own, else the one of the domain that it is a subdomain of (a service such as
 // conference.example.org), else the default domain's.
 func (g *generation) find(name string) *tls.Certificate {
-	name = ascii(name)
+	name = xmpp.ASCII(name)
 	if c := g.byName[name]; c != nil {
 		return c
 	}
@@ -142,20 +160,6 @@ func (g *generation) find(name string) *tls.Certificate {
 		return g.byName[parent]
 	}
 	return g.first
-}
-
-// ascii is the form of a domain name that handshakes and certificates use (RFC 5890 §2.3.2.1).
-func ascii(domain string) string {
-	name := strings.TrimSuffix(strings.ToLower(domain), ".")
-	for i := range len(name) {
-		if name[i] >= 0x80 {
-			if a, err := idna.Lookup.ToASCII(name); err == nil {
-				return a
-			}
-			break
-		}
-	}
-	return name
 }
 
 func read(cfg *config.Config, write bool) (*generation, error) {
@@ -167,7 +171,7 @@ func read(cfg *config.Config, write bool) (*generation, error) {
 			errs = append(errs, err)
 			continue
 		}
-		g.byName[ascii(d.Name)] = cert
+		g.byName[xmpp.ASCII(d.Name)] = cert
 		if g.first == nil {
 			g.first = cert
 		}
@@ -205,7 +209,7 @@ func (g *generation) domain(cfg *config.Config, i int, write bool) (*tls.Certifi
 	if err != nil {
 		return nil, cfg.Errorf(key, "certificate and key of %q: %v", d.Name, err)
 	}
-	if err := cert.Leaf.VerifyHostname(ascii(d.Name)); err != nil {
+	if err := cert.Leaf.VerifyHostname(xmpp.ASCII(d.Name)); err != nil {
 		return nil, cfg.Errorf(key, "the certificate does not cover %q: %v", d.Name, err)
 	}
 	if k, ok := cert.PrivateKey.(*rsa.PrivateKey); ok && k.N.BitLen() < 2048 { // RFC 9325 §4.5

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"balcony/xmpp"
 )
 
 const (
@@ -30,7 +32,7 @@ func selfSigned(data, domain string, now time.Time, write bool) (*tls.Certificat
 	dir := filepath.Join(data, "certificates")
 	certFile, keyFile := filepath.Join(dir, domain+".crt"), filepath.Join(dir, domain+".key")
 	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err == nil && now.After(cert.Leaf.NotBefore) && now.Add(renewal).Before(cert.Leaf.NotAfter) && cert.Leaf.VerifyHostname(ascii(domain)) == nil {
+	if err == nil && now.After(cert.Leaf.NotBefore) && now.Add(renewal).Before(cert.Leaf.NotAfter) && cert.Leaf.VerifyHostname(xmpp.ASCII(domain)) == nil {
 		return &cert, nil
 	}
 	// A file that is there and cannot be opened is not replaced: something is wrong that the operator must know.
@@ -64,7 +66,7 @@ func generate(domain string, now time.Time) (certPEM, keyPEM []byte, err error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	name := ascii(domain)
+	name := xmpp.ASCII(domain)
 	template := &x509.Certificate{
 		// SerialNumber is left to CreateCertificate, which takes a random one.
 		Subject:               pkix.Name{CommonName: name},

@@ -25,10 +25,18 @@ type Config struct {
 	TLS TLS `toml:"tls"`
 	// Federation with other servers.
 	S2S S2S `toml:"s2s"`
-	// External components (XEP-0114): programs that serve a domain of their own through this server.
+	// External components (XEP-0114): programs that serve a domain of their own through this server. Clients see one among the services of the
+	// domain that its name is below, else of the first domain, while it is connected.
 	Components []Component `toml:"component"`
+	// External services that clients are told of (XEP-0215): STUN and TURN servers for calls.
+	Services []Service `toml:"service"`
+	// What is served over HTTP.
+	Web Web `toml:"web"`
 	// The message archive (XEP-0313).
 	Archive Archive `toml:"archive"`
+	// File upload over HTTP (XEP-0363): the service upload.DOMAIN of each domain. It needs an https listener, or a proxy with TLS. The files lie
+	// in the folder uploads of the data folder.
+	Upload Upload `toml:"upload"`
 	// Limits on what peers can make the server hold or do. Sizes are written "10KB" or "256KiB", durations "30s", "15m" or "1d". Every
 	// limit can be set to "off", which is the only way to have none.
 	Limits Limits `toml:"limits"`
@@ -51,6 +59,24 @@ type Domain struct {
 	Registration string `toml:"registration" apply:"reload"`
 	// The accounts that may administer this domain (XEP-0133): bare JIDs of domains of this server. They get rights on this domain only.
 	Admins []string `toml:"admins" apply:"reload"`
+	// The address of this server's HTTP for the clients of this domain, as they reach it through whatever stands in front, for example
+	// "https://chat.example.org". It is told to them (XEP-0156). Empty: the address at which a client asks.
+	URL string `toml:"url" apply:"reload"`
+	// The IP addresses of this server, as clients reach them. When they are given, host-meta tells all ways to connect with them
+	// (XEP-0487).
+	Addresses []string `toml:"addresses" apply:"reload"`
+	// Where the WebSockets of this domain have moved, for example "wss://new.example.org/xmpp-websocket": clients that connect here are sent
+	// there (RFC 7395). Empty: they have not.
+	WebSocketMoved string `toml:"websocket_moved" apply:"reload"`
+	// What archive.enabled is for the accounts of this domain: true or false. Empty: archive.enabled. An archive that was kept before is not shown while
+	// it is false, and stays within what archive_keep and archive_messages allow.
+	Archive Override `toml:"archive"`
+	// What archive.search is for the accounts of this domain: true or false. Empty: archive.search.
+	ArchiveSearch Override `toml:"archive_search"`
+	// What archive.keep is for the accounts of this domain, for example "30d"; "0" for ever. Empty: archive.keep.
+	ArchiveKeep Override `toml:"archive_keep"`
+	// What archive.messages is for the accounts of this domain; 0 for all. Empty: archive.messages.
+	ArchiveMessages Override `toml:"archive_messages"`
 	// Addresses to contact about this domain (XEP-0157), told to everybody: lists of URIs such as "mailto:abuse@example.org" or
 	// "xmpp:admin@example.org".
 	Contact Contact `toml:"contact"`
@@ -81,7 +107,7 @@ type Contact struct {
 	Support []string `toml:"support" apply:"reload"`
 }
 
-// Listen are the addresses of the listeners.
+// Listen are the addresses of the listeners, and who stands in front of them.
 type Listen struct {
 	// Clients, with STARTTLS (RFC 6120 §5).
 	C2S []string `toml:"c2s"`
@@ -91,12 +117,17 @@ type Listen struct {
 	S2S []string `toml:"s2s"`
 	// Other servers, with direct TLS and ALPN xmpp-server (XEP-0368).
 	S2STLS []string `toml:"s2s_tls"`
-	// Plain HTTP: /healthz and /metrics. Keep it on loopback or behind a proxy.
+	// Plain HTTP: for the machine itself and for a proxy in front that speaks TLS. Streams of clients are refused on it unless they come from
+	// this machine, or from a proxy that says that the client used TLS.
 	HTTP []string `toml:"http"`
-	// HTTP over TLS.
+	// HTTP over TLS: WebSocket (RFC 7395), BOSH (XEP-0124), host-meta (XEP-0156).
 	HTTPS []string `toml:"https"`
 	// External components (XEP-0114). The protocol has no encryption: keep it on loopback.
 	Component []string `toml:"component"`
+	// The addresses and networks of TCP proxies in front of the listeners for clients and other servers, such as HAProxy. Every connection from
+	// there must begin with the PROXY protocol (version 1 or 2), which says whose it is; from all others it is not understood. The HTTP listeners go
+	// by web.proxies, and components connect directly.
+	Proxies []string `toml:"proxies" apply:"connections"`
 }
 
 // Storage is the database.
@@ -124,10 +155,31 @@ type TLS struct {
 // S2S is federation.
 type S2S struct {
 	// The resolver that is asked for other servers' addresses, as host:port; empty for the system's.
-	DNS string `toml:"dns"`
+	DNS string `toml:"dns" apply:"connections"`
 	// What proves another server's domain: "certificate": a certificate that is valid for it (EXTERNAL, or dialback over it); "dialback":
 	// any certificate, the domain is proven by dialback over TLS (XEP-0220).
+	Auth string `toml:"auth" apply:"connections"`
+	// Whether streams carry stanzas in both directions when the other server can do that (XEP-0288).
+	Bidi bool `toml:"bidi" apply:"connections"`
+	// Domains that this server does not talk to, with their subdomains.
+	Blocked []string `toml:"blocked" apply:"reload"`
+	// When not empty, the only domains that this server talks to, with their subdomains.
+	Allowed []string `toml:"allowed" apply:"reload"`
+	// What is different for single domains and their subdomains.
+	Peers []Peer `toml:"peer" apply:"connections"`
+}
+
+// Peer is what is different for one domain of another server.
+type Peer struct {
+	// The domain name; its subdomains are meant too, unless they have an entry of their own.
+	Domain string `toml:"domain"`
+	// What proves this domain, in place of the auth of [s2s]: "certificate" or "dialback"; empty for the same. Dialback without a valid
+	// certificate is as safe as DNS is.
 	Auth string `toml:"auth"`
+	// Where its server is, as host:port, in place of DNS; tried in order.
+	Addresses []string `toml:"addresses"`
+	// Whether TLS begins at once at these addresses (XEP-0368); else STARTTLS.
+	DirectTLS bool `toml:"direct_tls"`
 }
 
 // The values of S2S.Auth.
@@ -136,28 +188,119 @@ const (
 	AuthDialback    = "dialback"
 )
 
+// Service is one external service.
+type Service struct {
+	// What it is: "stun", "stuns", "turn" or "turns", or another type that clients know.
+	Type string `toml:"type"`
+	// Its domain name or IP address.
+	Host string `toml:"host"`
+	// Its port; 0 leaves the choice to the clients.
+	Port Count `toml:"port"`
+	// "udp" or "tcp".
+	Transport string `toml:"transport"`
+	// A name for people.
+	Name string `toml:"name"`
+	// The secret that the service shares with this server (coturn: use-auth-secret and static-auth-secret): accounts of this server get
+	// credentials that are made with it and end.
+	Secret string `toml:"secret" secret:"true"`
+	// How long those credentials are good for.
+	Lifetime Duration `toml:"lifetime"`
+	// The username that all accounts use, instead of a secret.
+	Username string `toml:"username"`
+	// Its password.
+	Password string `toml:"password" secret:"true"`
+}
+
 // Component is one external component.
 type Component struct {
-	// The domain name of the component.
+	// The domain name of the component, such as "irc.example.org". It may be one that the server would use for a service of its own.
 	Name string `toml:"name"`
 	// The secret that the component proves to know.
 	Secret string `toml:"secret" secret:"true"`
 }
 
+// Web is what is served over HTTP.
+type Web struct {
+	// The addresses and networks of proxies in front of this server. Their word is taken for who the client is and whether it used TLS: the
+	// headers X-Forwarded-For and X-Forwarded-Proto, and the PROXY protocol (versions 1 and 2).
+	Proxies []string `toml:"proxies" apply:"reload"`
+	// The web pages whose scripts may use WebSocket and BOSH, by their origin: "https://chat.example.org", "https://*.example.org", or "*"
+	// for all. They are never sent credentials of the browser.
+	Origins []string `toml:"origins" apply:"reload"`
+	// The addresses and networks that may read /metrics, on http listeners.
+	Metrics []string `toml:"metrics" apply:"reload"`
+	// Whether the https listeners also take XMPP streams of clients and of other servers (ALPN xmpp-client and xmpp-server, XEP-0368), so that one port
+	// serves everything, even when no other listener is open.
+	OnePort bool `toml:"one_port"`
+}
+
 // Archive is the message archive.
 type Archive struct {
-	// Whether messages of accounts and rooms are archived.
+	// Whether messages of accounts and rooms are archived. Without the archive a message that a client gets at once is only in memory until the
+	// client has it, so a crash can lose it, and one for somebody who is away waits in the offline spool within its limits.
 	Enabled bool `toml:"enabled"`
-	// How long archived messages are kept, for example "365d"; "0" for ever.
+	// Whether accounts can search their archives for words (XEP-0431). It makes an archived message cost two and a half times the CPU and a quarter more disk, and is of no use where all
+	// messages are encrypted by the clients. What was archived before is indexed in the background; until that is done the search is not offered.
+	Search bool `toml:"search"`
+	// How long archived messages are kept, for example "365d"; "0" for ever. What is older is deleted, whether a client has got it or not.
 	Keep Duration `toml:"keep"`
+	// How many messages of an account are kept, the newest; 0 for all of them.
+	Messages Count `toml:"messages"`
+}
+
+// Archives reports whether the messages of a domain's accounts are archived. The configuration must be valid.
+func (c *Config) Archives(d Domain) bool { return d.Archive.choice(c.Archive.Enabled) }
+
+// Searches reports whether the archives of a domain's accounts can be searched. The configuration must be valid.
+func (c *Config) Searches(d Domain) bool {
+	return c.Archives(d) && d.ArchiveSearch.choice(c.Archive.Search)
+}
+
+// Retention is how long the archives of a domain's accounts keep messages, and how many of an account: [archive] with what the domain has instead.
+// The configuration must be valid.
+func (c *Config) Retention(d Domain) (keep Duration, messages Count) {
+	keep, messages = c.Archive.Keep, c.Archive.Messages
+	if d.ArchiveKeep != "" {
+		keep, _ = d.ArchiveKeep.duration()
+	}
+	if d.ArchiveMessages != "" {
+		messages, _ = d.ArchiveMessages.count()
+	}
+	return keep, messages
+}
+
+// Upload is file upload.
+type Upload struct {
+	// Whether the service is offered to accounts of this server.
+	Enabled bool `toml:"enabled"`
+	// The largest file; "off" for no limit.
+	MaxSize Bytes `toml:"max_size"`
+	// How much an account's message attachments may take together; more is refused until older ones have expired. A small file counts
+	// 4 KiB. "off" for no limit.
+	Quota Bytes `toml:"quota"`
+	// How long message attachments are kept; "0" for ever.
+	Keep Duration `toml:"keep"`
+	// How much an account's profile files (avatars) may take; they do not expire, and the oldest make room for new ones. "0" does not offer
+	// that purpose.
+	ProfileQuota Bytes `toml:"profile_quota"`
+	// How much an account's permanent files (pictures of a blog) may take; they do not expire. "0" does not offer that purpose.
+	PermanentQuota Bytes `toml:"permanent_quota"`
 }
 
 // Limits bounds what peers can do.
 type Limits struct {
 	// Sustained bytes per second that one client session may send. Above it reading is delayed, nothing is dropped.
 	ClientRate Bytes `toml:"client_rate" apply:"connections"`
-	// The same for a stream of another server.
-	ServerRate Bytes `toml:"server_rate"`
+	// The same for a domain of another server, over all of its streams.
+	ServerRate Bytes `toml:"server_rate" apply:"connections"`
+	// Stanzas that wait for the stream of one pair of domains; the sender of a further one gets an error.
+	ServerQueue Bytes `toml:"server_queue" apply:"reload"`
+	// The same for all of them together, with what was sent and is not acknowledged by the other servers. One sender may have an eighth of it.
+	ServerQueueTotal Bytes `toml:"server_queue_total" apply:"reload"`
+	// How long a stanza waits for a stream to another server before its sender gets an error.
+	ServerQueueTime Duration `toml:"server_queue_time" apply:"reload"`
+	// How long a stream to another server stays open that carries nothing.
+	ServerIdle Duration `toml:"server_idle" apply:"connections"`
 	// The largest stanza after authentication. RFC 6120 §13.12 forbids less than 10000 bytes.
 	Stanza Bytes `toml:"stanza" apply:"connections"`
 	// How deep elements may be nested in a stanza.
@@ -205,6 +348,20 @@ type Limits struct {
 	PrivateElements Count `toml:"private_elements"`
 	// The size of those elements.
 	PrivateBytes Bytes `toml:"private_bytes"`
+	// Nodes of one account (XEP-0163), and nodes of a pubsub service (XEP-0060) that one account owns.
+	PubSubNodes Count `toml:"pubsub_nodes"`
+	// Nodes of one pubsub service.
+	PubSubServiceNodes Count `toml:"pubsub_service_nodes"`
+	// Items of one node.
+	PubSubItems Count `toml:"pubsub_items"`
+	// The size of the items of all nodes of one account, and of one node of a service.
+	PubSubBytes Bytes `toml:"pubsub_bytes"`
+	// Affiliations at one node.
+	PubSubAffiliations Count `toml:"pubsub_affiliations"`
+	// Subscriptions to one node.
+	PubSubSubscriptions Count `toml:"pubsub_subscriptions"`
+	// Subscriptions to one node that one account may have, with its resources.
+	PubSubOwnSubscriptions Count `toml:"pubsub_own_subscriptions"`
 }
 
 // Log is the log.
@@ -227,10 +384,13 @@ func Default() *Config {
 			Component: []string{"127.0.0.1:5347"},
 		},
 		Storage: Storage{Driver: SQLite},
-		S2S:     S2S{Auth: AuthCertificate},
+		Web:     Web{Proxies: []string{"127.0.0.0/8", "::1"}, Origins: []string{"*"}, Metrics: []string{"127.0.0.0/8", "::1"}},
+		S2S:     S2S{Auth: AuthCertificate, Bidi: true},
 		Archive: Archive{Enabled: true},
+		Upload: Upload{Enabled: true, MaxSize: 100 << 20, Quota: 1 << 30, Keep: Duration(90 * 24 * time.Hour),
+			ProfileQuota: 16 << 20, PermanentQuota: 256 << 20},
 		Limits: Limits{
-			ClientRate: 512 << 10, ServerRate: 2 << 20,
+			ClientRate: 512 << 10, ServerRate: 2 << 20, ServerQueue: 1 << 20, ServerQueueTotal: 64 << 20, ServerQueueTime: Duration(time.Minute), ServerIdle: Duration(10 * time.Minute),
 			Stanza: 256 << 10, Depth: 64, Attributes: 64,
 			ConnectionsPerAddress: 64, RegistrationsPerHour: 5,
 			TLSTime: Duration(10 * time.Second), LoginTime: Duration(30 * time.Second),
@@ -239,6 +399,8 @@ func Default() *Config {
 			Resumption: Duration(15 * time.Minute), Idle: Duration(5 * time.Minute),
 			Resources: 20, RosterItems: 5000, SubscriptionRequests: 1000, BlockedJIDs: 1000,
 			OfflineMessages: 1000, OfflineBytes: 16 << 20, PrivateElements: 100, PrivateBytes: 1 << 20,
+			PubSubNodes: 500, PubSubServiceNodes: 10000, PubSubItems: 10000, PubSubBytes: 32 << 20,
+			PubSubAffiliations: 1000, PubSubSubscriptions: 10000, PubSubOwnSubscriptions: 20,
 		},
 		Log: Log{Level: "info", Format: "text"},
 	}

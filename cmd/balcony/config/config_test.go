@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -63,17 +64,44 @@ func TestErrorsNameLineAndRemedy(t *testing.T) {
 			`b.toml:2: listen.c2s[0]: "5222" is not an address such as "127.0.0.1:5222"`,
 			`b.toml:3: listen.http[0]: "localhost:http" is not an address such as "127.0.0.1:5222"`,
 			`b.toml:4: listen.https[0]: ":70000" is not an address such as "127.0.0.1:5222"`}},
+		{"networks", "[listen]\nproxies = [\"10.0.0.1\", \"10.0.0.1:5222\"]\n[web]\nproxies = [\"10.0.0.0/33\"]\nmetrics = [\"::1\", \"localhost\"]\n", []string{
+			`b.toml:2: listen.proxies[1]: "10.0.0.1:5222" is not an address or network such as "192.0.2.1" or "192.0.2.0/24"`,
+			`b.toml:4: web.proxies[0]: "10.0.0.0/33" is not an address or network such as "192.0.2.1" or "192.0.2.0/24"`,
+			`b.toml:5: web.metrics[1]: "localhost" is not an address or network such as "192.0.2.1" or "192.0.2.0/24"`}},
 		{"address twice", "[listen]\nc2s = [\":5000\"]\nhttp = [\":5000\", \":0\", \":0\"]\n", []string{"b.toml:3: listen.http[0]: :5000 is already used by listen.c2s[0]"}},
 		{"driver", "[storage]\ndriver = \"postgresql\"\n", []string{`b.toml:2: storage.driver must be one of sqlite, postgres, not "postgresql": did you mean "postgres"?`}},
 		{"sqlite with another's dsn", "[storage]\ndsn = \"postgres://db/balcony\"\n", []string{"b.toml:2: storage.dsn: with sqlite it is the path of a file, without : and ?"}},
 		{"s2s", "[s2s]\ndns = \"9.9.9.9\"\nauth = \"none\"\n", []string{
 			`b.toml:2: s2s.dns: "9.9.9.9" is not an address such as "127.0.0.1:5222"`,
 			`b.toml:3: s2s.auth must be one of certificate, dialback, not "none"`}},
+		{"s2s domains", "[s2s]\nblocked = [\"a@b\"]\n[[s2s.peer]]\ndomain = \"a.test\"\nauth = \"dailback\"\n[[s2s.peer]]\ndomain = \"A.test\"\naddresses = [\"10.0.0.1\"]\n", []string{
+			`b.toml:2: s2s.blocked[0]: "a@b" is not a domain name`,
+			`b.toml:5: s2s.peer[0].auth must be one of certificate, dialback, not "dailback": did you mean "dialback"?`,
+			`b.toml:7: s2s.peer[1].domain: "a.test" is there twice`,
+			`b.toml:8: s2s.peer[1].addresses[0]: "10.0.0.1" is not an address such as "127.0.0.1:5222"`}},
 		{"component", "[[component]]\nname = \"localhost\"\nsecret = \"…\"\n[[component]]\nsecret = \"kk38fj\"\n[[component]]\nname = \"g.test\"\n", []string{
 			`b.toml:2: component[0].name: "localhost" is already a domain of this server`,
 			"b.toml:3: component[0].secret is an example: make one of your own",
 			"b.toml:4: component[1].name is missing",
 			"b.toml:6: component[2].secret is missing"}},
+		{"uploads without a size", "[upload]\nmax_size = 0\nquota = \"0\"\nkeep = \"off\"\n", []string{
+			`b.toml:2: upload.max_size must be more than 0; "off" means no limit`, `b.toml:3: upload.quota must be more than 0; "off" means no limit`,
+			`b.toml:4: upload.keep: write "0" to keep files for ever`,
+		}},
+		{"services", "[[service]]\ntype = \"turn server\"\nhost = \"a/b\"\nport = 70000\ntransport = \"tpc\"\nsecret = \"x\"\nusername = \"y\"\n" +
+			"[[service]]\ntype = \"turn\"\nhost = \"h\"\npassword = \"p\"\n[[service]]\ntype = \"turn\"\nhost = \"h\"\nsecret = \"x\"\nlifetime = \"5s\"\n", []string{
+			`b.toml:2: service[0].type: "turn server" is no type such as "turn"`, `b.toml:3: service[0].host: "a/b" is no domain name and no IP address`,
+			`b.toml:4: service[0].port must be at most 65535`, `b.toml:5: service[0].transport must be one of udp, tcp, not "tpc": did you mean "tcp"?`,
+			`b.toml:6: service[0] has a secret and a username or password: the secret makes them`,
+			`b.toml:11: service[1] has a password but no username`, `b.toml:16: service[2].lifetime must be at least 1m`,
+		}},
+		{"keep of a domain", "[[domain]]\nname = \"a.test\"\narchive_keep = \"off\"\narchive_messages = \"many\"\n", []string{
+			`b.toml:3: domain[0].archive_keep: write a time such as "30d", or "0" to keep messages for ever`,
+			"b.toml:4: domain[0].archive_messages: write a number, or 0 for all"}},
+		{"archive of a domain", "[[domain]]\nname = \"a.test\"\narchive = \"on\"\n", []string{"b.toml:3: domain[0].archive must be true or false"}},
+		{"search of a domain", "[[domain]]\nname = \"a.test\"\narchive_search = 1\n", []string{"b.toml:3: domain[0].archive_search must be true or false"}},
+		{"keep of a domain is no boolean", "[[domain]]\nname = \"a.test\"\narchive_keep = true\n", []string{
+			`b.toml:3: domain[0].archive_keep: write a time such as "30d", or "0" to keep messages for ever`}},
 		{"keep off", "[archive]\nkeep = \"off\"\n", []string{`b.toml:2: archive.keep: write "0" to keep messages for ever`}},
 		{"log", "[log]\nlevel = \"warning\"\nformat = \"xml\"\n", []string{
 			`b.toml:2: log.level must be one of debug, info, warn, error, not "warning"`,
@@ -127,6 +155,14 @@ ca = ["extra-root.pem"]
 [s2s]
 dns = "127.0.0.1:53"
 auth = "dialback"
+bidi = false
+blocked = ["Spam.example"]
+
+[[s2s.peer]]
+domain = "OLD.example"
+auth = "dialback"
+addresses = ["10.0.0.1:5269"]
+direct_tls = true
 
 [[component]]
 name = "gateway.example.org"
@@ -168,7 +204,8 @@ func TestLoadReadsEveryTableAndResolvesPaths(t *testing.T) {
 	want.Listen.C2S, want.Listen.C2STLS = []string{":5222", "[::]:5222"}, []string{}
 	want.Storage = Storage{Driver: Postgres, DSN: "host=/run/postgresql user=balcony password=hunter2"}
 	want.TLS.CA = []string{filepath.Join(dir, "extra-root.pem")}
-	want.S2S = S2S{DNS: "127.0.0.1:53", Auth: AuthDialback}
+	want.S2S = S2S{DNS: "127.0.0.1:53", Auth: AuthDialback, Blocked: []string{"spam.example"},
+		Peers: []Peer{{Domain: "old.example", Auth: AuthDialback, Addresses: []string{"10.0.0.1:5269"}, DirectTLS: true}}}
 	want.Components = []Component{{Name: "gateway.example.org", Secret: "hunter3"}}
 	want.Archive = Archive{Keep: Duration(365 * 24 * time.Hour)}
 	want.Limits.ClientRate, want.Limits.Stanza, want.Limits.Resources, want.Limits.Depth = 1<<20, Off, Off, 100
@@ -177,8 +214,55 @@ func TestLoadReadsEveryTableAndResolvesPaths(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Error(diff)
 	}
-	if !got.IsSet("listen.c2s_tls") || got.IsSet("listen.s2s") {
-		t.Error("IsSet does not tell what the file sets")
+}
+
+// What a domain does not say is that of [archive].
+func TestRetention(t *testing.T) {
+	c, err := read("b.toml", []byte("[archive]\nkeep = \"365d\"\nmessages = 1000\n[[domain]]\nname = \"a.test\"\n"+
+		"[[domain]]\nname = \"b.test\"\narchive_keep = \"30d\"\n[[domain]]\nname = \"c.test\"\narchive_keep = \"0\"\narchive_messages = 0\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const day = Duration(24 * time.Hour)
+	for i, want := range []struct {
+		keep     Duration
+		messages Count
+	}{{365 * day, 1000}, {30 * day, 1000}, {0, 0}} {
+		if keep, messages := c.Retention(c.Domains[i]); keep != want.keep || messages != want.messages {
+			t.Errorf("%s keeps %v and %v messages, want %v", c.Domains[i].Name, keep, messages, want)
+		}
+	}
+}
+
+// The archive of a domain is on or off by itself, or as in [archive].
+func TestArchives(t *testing.T) {
+	for _, server := range []bool{true, false} {
+		c, err := read("b.toml", fmt.Appendf(nil, "[archive]\nenabled = %t\n[[domain]]\nname = \"a.test\"\n[[domain]]\nname = \"b.test\"\narchive = true\n"+
+			"[[domain]]\nname = \"c.test\"\narchive = false\n", server))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []bool{server, true, false} {
+			if got := c.Archives(c.Domains[i]); got != want {
+				t.Errorf("[archive] %t: %s is %t", server, c.Domains[i].Name, got)
+			}
+		}
+	}
+}
+
+// What has no archive has no search, whatever stands there.
+func TestSearches(t *testing.T) {
+	for _, server := range []bool{true, false} {
+		c, err := read("b.toml", fmt.Appendf(nil, "[archive]\nsearch = %t\n[[domain]]\nname = \"a.test\"\n[[domain]]\nname = \"b.test\"\narchive_search = true\n"+
+			"[[domain]]\nname = \"c.test\"\narchive_search = false\n[[domain]]\nname = \"d.test\"\narchive = false\narchive_search = true\n", server))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []bool{server, true, false, false} {
+			if got := c.Searches(c.Domains[i]); got != want {
+				t.Errorf("[archive] %t: %s is %t", server, c.Domains[i].Name, got)
+			}
+		}
 	}
 }
 
@@ -270,7 +354,7 @@ func TestDefaultIsValidAndComplete(t *testing.T) {
 		}
 	}
 	for i := range reflect.TypeFor[Listen]().NumField() {
-		for _, a := range reflect.ValueOf(c.Listen).Field(i).Interface().([]string) {
+		for _, a := range reflect.ValueOf(c.Listen).Field(i).Interface().([]string) { // nobody is a proxy
 			if !strings.HasPrefix(a, "127.0.0.1:") {
 				t.Errorf("default listener %s is not loopback", a)
 			}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"reflect"
 	"sort"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // decoder puts TOML values into the fields of a Config and gathers everything that does not fit.
@@ -33,6 +35,9 @@ func (d *decoder) table(path string, to reflect.Value, values map[string]any) {
 
 func (d *decoder) value(path string, to reflect.Value, v any) {
 	if u, ok := to.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		if b, ok := v.(bool); ok && to.Type() == reflect.TypeFor[Override]() {
+			v = strconv.FormatBool(b)
+		}
 		switch v.(type) {
 		case string, int64:
 			if err := u.UnmarshalText(fmt.Append(nil, v)); err != nil {
@@ -70,14 +75,22 @@ func (d *decoder) value(path string, to reflect.Value, v any) {
 		}
 		s := reflect.MakeSlice(to.Type(), len(list), len(list))
 		for i, e := range list {
-			if s.Index(i).Type() == reflect.TypeFor[Domain]() {
-				s.Index(i).FieldByName("Registration").SetString(Closed)
-			}
+			preset(s.Index(i))
 			d.value(fmt.Sprintf("%s[%d]", path, i), s.Index(i), e)
 		}
 		to.Set(s)
 	default:
 		panic("config: a field of kind " + to.Kind().String())
+	}
+}
+
+// preset gives an element of a list of tables the defaults of its keys.
+func preset(v reflect.Value) {
+	switch e := v.Addr().Interface().(type) {
+	case *Domain:
+		e.Registration = Closed
+	case *Service:
+		e.Transport, e.Lifetime = "udp", Duration(24*time.Hour)
 	}
 }
 

@@ -126,9 +126,7 @@ func tables(b *strings.Builder, docs map[string]string, path string, v reflect.V
 		heading, value := "["+name+"]", v.Field(i)
 		if f.Type.Kind() == reflect.Slice {
 			heading, value = "["+heading+"]", reflect.New(f.Type.Elem()).Elem()
-			if d, ok := value.Addr().Interface().(*Domain); ok {
-				d.Registration = Closed
-			}
+			preset(value)
 		}
 		fmt.Fprintf(b, "\n## `%s`\n\n%s\n", heading, docs[v.Type().Name()+"."+f.Name])
 		keys(b, docs, name, value)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"mellium.im/xmpp/jid"
 )
@@ -74,9 +76,6 @@ func (c *Config) resolvePaths() {
 	}
 }
 
-// IsSet reports whether the file sets the key, for example "listen.s2s".
-func (c *Config) IsSet(key string) bool { _, ok := c.lines[key]; return ok }
-
 // Errorf makes an Error about the value of a key such as "domain[0].certificate", with its place in the file.
 func (c *Config) Errorf(key, format string, args ...any) error { return c.errorf(key, format, args...) }
 
@@ -106,14 +105,30 @@ func (c *Config) problems() []*Error {
 	if c.Storage.Driver == SQLite && strings.ContainsAny(c.Storage.DSN, ":?") && c.Storage.DSN != ":memory:" {
 		v.fail("storage.dsn", "storage.dsn: with sqlite it is the path of a file, without : and ?")
 	}
-	if c.S2S.DNS != "" {
-		v.address("s2s.dns", c.S2S.DNS, 1)
-	}
-	v.oneOf("s2s.auth", c.S2S.Auth, AuthCertificate, AuthDialback)
+	v.s2s()
 	v.components()
+	v.services()
+	v.web()
 	if c.Archive.Keep == Off {
 		v.fail("archive.keep", `archive.keep: write "0" to keep messages for ever`)
 	}
+	for i, d := range c.Domains {
+		key := fmt.Sprintf("domain[%d].archive", i)
+		if !d.Archive.isBool() {
+			v.fail(key, "%s must be true or false", key)
+		}
+		key += "_"
+		if !d.ArchiveSearch.isBool() {
+			v.fail(key+"search", "%ssearch must be true or false", key)
+		}
+		if keep, err := d.ArchiveKeep.duration(); d.ArchiveKeep != "" && (err != nil || keep == Off) {
+			v.fail(key+"keep", `%skeep: write a time such as "30d", or "0" to keep messages for ever`, key)
+		}
+		if n, err := d.ArchiveMessages.count(); d.ArchiveMessages != "" && (err != nil || n == Off) {
+			v.fail(key+"messages", "%smessages: write a number, or 0 for all", key)
+		}
+	}
+	v.upload()
 	v.limits()
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
@@ -182,6 +197,14 @@ func (v *validator) domains() {
 		}
 		v.oneOf(path+".registration", d.Registration, Closed, Invite, Open)
 		v.contact(path+".contact", d.Contact)
+		v.uri(path+".url", d.URL, "https", "http")
+		d.URL = strings.TrimSuffix(d.URL, "/")
+		v.uri(path+".websocket_moved", d.WebSocketMoved, "wss", "https")
+		for k, a := range d.Addresses {
+			if _, err := netip.ParseAddr(a); err != nil {
+				v.fail(fmt.Sprintf("%s.addresses[%d]", path, k), "%s.addresses: %q is not an IP address", path, a)
+			}
+		}
 	}
 	for i := range c.Domains {
 		for k, admin := range c.Domains[i].Admins {
@@ -218,11 +241,62 @@ func (v *validator) contact(path string, contact Contact) {
 	}
 }
 
+// uri checks an address with a host, empty for none.
+func (v *validator) uri(key, value string, schemes ...string) {
+	if value == "" {
+		return
+	}
+	u, err := url.Parse(value)
+	if err != nil || !slices.Contains(schemes, u.Scheme) || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		v.fail(key, "%s: %q is not an address such as \"%s://chat.example.org\"", key, value, schemes[0])
+	}
+}
+
+func (v *validator) web() {
+	w := v.c.Web
+	v.networks("web.proxies", w.Proxies)
+	v.networks("web.metrics", w.Metrics)
+	for k, o := range w.Origins {
+		u, err := url.Parse(o)
+		// RFC 6454 §6.2: a scheme and a host, nothing else.
+		if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil) {
+			key := fmt.Sprintf("web.origins[%d]", k)
+			v.fail(key, "%s: %q is not an origin such as \"https://chat.example.org\"", key, o)
+		}
+	}
+}
+
+// networks checks a list of addresses and networks.
+func (v *validator) networks(list string, networks []string) {
+	for k, n := range networks {
+		if _, err := Network(n); err != nil {
+			key := fmt.Sprintf("%s[%d]", list, k)
+			v.fail(key, "%s: %q is not an address or network such as \"192.0.2.1\" or \"192.0.2.0/24\"", key, n)
+		}
+	}
+}
+
+// Network is an address, or a network as address/bits.
+func Network(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fmt.Errorf("read network: %w", err)
+	}
+	return p.Masked(), nil
+}
+
 func (v *validator) listen() {
+	v.networks("listen.proxies", v.c.Listen.Proxies)
 	taken := make(map[string]string)
 	t := reflect.ValueOf(v.c.Listen)
 	for i := range t.NumField() {
 		name := t.Type().Field(i).Tag.Get("toml")
+		if name == "proxies" {
+			continue
+		}
 		for k, address := range t.Field(i).Interface().([]string) {
 			key := fmt.Sprintf("listen.%s[%d]", name, k)
 			if !v.address(key, address, 0) || strings.HasSuffix(address, ":0") {
@@ -247,6 +321,36 @@ func (v *validator) address(key, address string, least int) bool {
 	return true
 }
 
+func (v *validator) s2s() {
+	c := &v.c.S2S
+	if c.DNS != "" {
+		v.address("s2s.dns", c.DNS, 1)
+	}
+	v.oneOf("s2s.auth", c.Auth, AuthCertificate, AuthDialback)
+	for _, list := range []struct {
+		key     string
+		domains []string
+	}{{"s2s.blocked", c.Blocked}, {"s2s.allowed", c.Allowed}} {
+		for i := range list.domains {
+			v.domainpart(fmt.Sprintf("%s[%d]", list.key, i), &list.domains[i])
+		}
+	}
+	taken := make(map[string]bool)
+	for i := range c.Peers {
+		p, path := &c.Peers[i], fmt.Sprintf("s2s.peer[%d]", i)
+		if v.domainpart(path+".domain", &p.Domain) && taken[p.Domain] {
+			v.fail(path+".domain", "%s.domain: %q is there twice", path, p.Domain)
+		}
+		taken[p.Domain] = true
+		if p.Auth != "" {
+			v.oneOf(path+".auth", p.Auth, AuthCertificate, AuthDialback)
+		}
+		for k, a := range p.Addresses {
+			v.address(fmt.Sprintf("%s.addresses[%d]", path, k), a, 1)
+		}
+	}
+}
+
 func (v *validator) components() {
 	taken := make(map[string]string)
 	for _, d := range v.c.Domains {
@@ -265,6 +369,45 @@ func (v *validator) components() {
 		case slices.Contains([]string{"…", "...", "secret", "password", "changeme", Masked}, strings.ToLower(p.Secret)):
 			v.fail(path+".secret", "%s.secret is an example: make one of your own", path)
 		}
+	}
+}
+
+func (v *validator) services() {
+	for i, s := range v.c.Services {
+		path := fmt.Sprintf("service[%d]", i)
+		if s.Type == "" || strings.ContainsAny(s.Type, " :/") {
+			v.fail(path+".type", "%s.type: %q is no type such as \"turn\"", path, s.Type)
+		}
+		if s.Host == "" || strings.ContainsAny(s.Host, " /@[]") {
+			v.fail(path+".host", "%s.host: %q is no domain name and no IP address", path, s.Host)
+		}
+		if s.Port < 0 || s.Port > 65535 {
+			v.fail(path+".port", "%s.port must be at most 65535", path)
+		}
+		v.oneOf(path+".transport", s.Transport, "udp", "tcp")
+		switch {
+		case s.Secret != "" && (s.Username != "" || s.Password != ""):
+			v.fail(path+".secret", "%s has a secret and a username or password: the secret makes them", path)
+		case s.Username == "" && s.Password != "":
+			v.fail(path+".password", "%s has a password but no username", path)
+		case s.Secret != "" && s.Lifetime < Duration(time.Minute):
+			v.fail(path+".lifetime", "%s.lifetime must be at least 1m", path)
+		}
+	}
+}
+
+func (v *validator) upload() {
+	u := v.c.Upload
+	for _, b := range []struct {
+		key string
+		n   Bytes
+	}{{"upload.max_size", u.MaxSize}, {"upload.quota", u.Quota}} {
+		if b.n == 0 {
+			v.fail(b.key, "%s must be more than 0; \"off\" means no limit", b.key)
+		}
+	}
+	if u.Keep == Off {
+		v.fail("upload.keep", `upload.keep: write "0" to keep files for ever`)
 	}
 }
 

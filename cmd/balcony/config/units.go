@@ -20,6 +20,36 @@ type Count int64
 // Duration is a length of time, or Off. In the file it is a text such as "30s", "1h30m", "365d", "0" or "off".
 type Duration time.Duration
 
+// Override is the value of a key of a domain that stands for one of the whole server, as it is written there; empty to leave that.
+type Override string
+
+// UnmarshalText keeps a text, a number or a boolean.
+func (o *Override) UnmarshalText(text []byte) error {
+	*o = Override(text)
+	return nil
+}
+
+func (o Override) duration() (d Duration, err error) {
+	err = d.UnmarshalText([]byte(o))
+	return d, err
+}
+
+// isBool reports whether it is a boolean, or leaves what the server has.
+func (o Override) isBool() bool { return o == "" || o == "true" || o == "false" }
+
+// choice is the boolean, or server where it is empty.
+func (o Override) choice(server bool) bool {
+	if o == "" {
+		return server
+	}
+	return o == "true"
+}
+
+func (o Override) count() (c Count, err error) {
+	err = c.UnmarshalText([]byte(o))
+	return c, err
+}
+
 // byteUnits are the suffixes of Bytes, larger ones first so that printing finds the largest that divides.
 var byteUnits = []struct {
 	name string

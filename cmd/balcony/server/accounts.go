@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"balcony/xmpp"
 	"balcony/xmpp/auth"
+	"balcony/xmpp/router"
 
 	"mellium.im/xmpp/jid"
 	streamerr "mellium.im/xmpp/stream"
@@ -82,8 +84,16 @@ func (a *Accounts) Delete(ctx context.Context, account jid.JID) error {
 		return err
 	}
 	a.s.router.Forget(account)
+	a.s.modules.roster.Forget(account)
 	a.s.modules.blocking.Forget(account)
 	a.s.modules.push.Forget(account)
+	a.s.modules.archive.Forget(account)
+	a.s.modules.offline.Forget(account)
+	if a.s.modules.upload != nil {
+		a.s.modules.upload.Sweep()
+	}
+	a.s.modules.pubsub.Forget(account)
+	a.s.modules.avatar.Forget(account)
 	a.end(account)
 	return nil
 }
@@ -114,4 +124,85 @@ func (a *Accounts) List(ctx context.Context, domain, after string, limit int) ([
 		return nil, fmt.Errorf("%w: %s", ErrNotServed, domain)
 	}
 	return a.s.db.Accounts(ctx, domain, after, limit)
+}
+
+// Restore brings back the sessions that wait for the next start, in a server that does not listen. Shutdown saves those that are left.
+func (a *Accounts) Restore(ctx context.Context) error { return a.s.c2s.Restore(ctx) }
+
+// Sessions returns the bound resources of an account and its tokens, or auth.ErrNoAccount.
+func (a *Accounts) Sessions(ctx context.Context, account jid.JID) ([]router.Description, []auth.TokenInfo, error) {
+	if err := a.check(account); err != nil {
+		return nil, nil, err
+	}
+	tokens, err := a.s.auth.Tokens(ctx, account)
+	if err != nil {
+		return nil, nil, err
+	}
+	var list []router.Description
+	for _, s := range a.s.router.Sessions(account) {
+		if s, ok := s.(*router.Session); ok {
+			list = append(list, s.Describe())
+		}
+	}
+	return list, tokens, nil
+}
+
+// Kick ends the session of a full JID, or all of an account, and waits until nothing is routed to them any more. With tokens it revokes those of
+// the session's client, or all of the account: what can log in without the password cannot any more. The error is auth.ErrNoAccount, or tells
+// that there is no such session.
+func (a *Accounts) Kick(ctx context.Context, who jid.JID, tokens bool) (sessions, revoked int, err error) {
+	account := who.Bare()
+	if err := a.check(account); err != nil {
+		return 0, 0, err
+	}
+	var list []*router.Session
+	for _, s := range a.s.router.Sessions(account) {
+		if s, ok := s.(*router.Session); ok && (who.Resourcepart() == "" || s.JID().Equal(who)) {
+			list = append(list, s)
+		}
+	}
+	if len(list) == 0 {
+		if _, err := a.s.auth.Tokens(ctx, account); err != nil {
+			return 0, 0, err // there is no such account
+		}
+		if who.Resourcepart() != "" {
+			return 0, 0, fmt.Errorf("%s has no session %q", account, who.Resourcepart())
+		}
+	}
+	// Before the sessions end, so that no client is back by its token first.
+	if tokens && who.Resourcepart() == "" {
+		if revoked, err = a.s.auth.RevokeTokens(ctx, account, ""); err != nil {
+			return 0, 0, err
+		}
+	} else if tokens {
+		for _, s := range list {
+			client := s.Describe().Client
+			if client == "" {
+				continue // it has no tokens
+			}
+			n, err := a.s.auth.RevokeTokens(ctx, account, client)
+			if err != nil {
+				return 0, revoked, err
+			}
+			revoked += n
+		}
+	}
+	reason := streamerr.PolicyViolation // RFC 6120 §4.9.3.14
+	reason.Text = append(reason.Text, struct{ Lang, Value string }{"en", "The session was ended by an operator."})
+	for _, s := range list {
+		s.Close(reason)
+	}
+	tick := time.NewTicker(10 * time.Millisecond) // chosen: a command waits for it
+	defer tick.Stop()
+	for _, s := range list {
+		for a.s.router.Has(s) {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return sessions, revoked, ctx.Err()
+			}
+		}
+		sessions++
+	}
+	return sessions, revoked, nil
 }

@@ -16,13 +16,17 @@ func TestImports(t *testing.T) {
 		allow []string // prefixes of ours that it may import
 		why   string
 	}{
-		{"balcony/xmpp/ext/", []string{"balcony/xmpp"}, "an extension sees only the shared words, never another one"},
+		{"balcony/xmpp/caps", []string{"balcony/xmpp"}, "hashes of disco#info, shared by the server's own and those of clients"},
+		{"balcony/xmpp/ext/", []string{"balcony/xmpp", "balcony/xmpp/caps"}, "an extension sees only the shared words, never another one"},
 		{"balcony/roster", []string{"balcony/xmpp"}, "the roster is a module like the extensions"},
 		{"balcony/xmpp/stream", []string{"balcony/xmpp"}, "bytes and stanzas, nothing else"},
 		{"balcony/xmpp/auth", []string{"balcony/xmpp"}, "authentication knows no connection"},
 		{"balcony/xmpp/router", []string{"balcony/xmpp"}, "routing knows no transport and no module"},
-		{"balcony/xmpp/c2s", []string{"balcony/xmpp", "balcony/xmpp/router", "balcony/xmpp/stream", "balcony/xmpp/auth"}, "a transport knows no module and no database"},
-		{"balcony/xmpp/web", []string{"balcony/xmpp", "balcony/xmpp/router", "balcony/xmpp/stream", "balcony/xmpp/auth"}, "a transport knows no module and no database"},
+		{"balcony/xmpp/listen", []string{"balcony/xmpp"}, "connections, whatever is spoken on them"},
+		{"balcony/xmpp/c2s", []string{"balcony/xmpp", "balcony/xmpp/listen", "balcony/xmpp/router", "balcony/xmpp/stream", "balcony/xmpp/auth"}, "a transport knows no module and no database"},
+		{"balcony/xmpp/s2s", []string{"balcony/xmpp", "balcony/xmpp/listen", "balcony/xmpp/router", "balcony/xmpp/stream", "balcony/xmpp/auth"}, "a transport knows no module and no database"},
+		{"balcony/xmpp/component", []string{"balcony/xmpp", "balcony/xmpp/listen", "balcony/xmpp/router", "balcony/xmpp/stream"}, "a transport knows no module and no database"},
+		{"balcony/xmpp/web", []string{"balcony/xmpp", "balcony/xmpp/listen", "balcony/xmpp/router", "balcony/xmpp/stream", "balcony/xmpp/auth"}, "a transport knows no module and no database"},
 		{"balcony/storage", []string{"balcony/xmpp", "balcony/xmpp/stream", "balcony/xmpp/auth", "balcony/roster", "balcony/xmpp/ext/", "balcony/storage"}, "storage knows its consumers' words"},
 	}
 	only := map[string]string{ // packages of others, and the only package of ours that may import them

@@ -11,17 +11,25 @@ import (
 	"balcony/xmpp/auth"
 	"balcony/xmpp/ext/adhoc"
 	"balcony/xmpp/ext/admin"
+	"balcony/xmpp/ext/avatar"
 	"balcony/xmpp/ext/blocking"
+	"balcony/xmpp/ext/bookmarks"
+	"balcony/xmpp/ext/carbons"
 	"balcony/xmpp/ext/contact"
 	"balcony/xmpp/ext/disco"
 	"balcony/xmpp/ext/last"
+	"balcony/xmpp/ext/mam"
 	"balcony/xmpp/ext/offline"
 	"balcony/xmpp/ext/ping"
 	"balcony/xmpp/ext/private"
+	"balcony/xmpp/ext/pubsub"
 	"balcony/xmpp/ext/push"
 	"balcony/xmpp/ext/register"
+	"balcony/xmpp/ext/services"
 	"balcony/xmpp/ext/time"
+	"balcony/xmpp/ext/upload"
 	"balcony/xmpp/ext/vcard"
+	"balcony/xmpp/ext/vcard4"
 	"balcony/xmpp/ext/version"
 
 	"mellium.im/xmpp/jid"
@@ -33,8 +41,12 @@ type modules struct {
 	roster   *roster.Module
 	blocking *blocking.Module
 	register *register.Module
+	archive  *mam.Module
 	offline  *offline.Module
 	push     *push.Module
+	upload   *upload.Module // nil when it is turned off
+	pubsub   *pubsub.Module
+	avatar   *avatar.Module
 }
 
 // capsNode names the software in entity capabilities (XEP-0115 §4).
@@ -42,7 +54,7 @@ const capsNode = "urn:balcony:server"
 
 // newModules makes the modules. The order of list is the order of the pipeline (docs/pipeline.txt): what may stop a stanza comes before what
 // acts on it, and the spool comes last.
-func (s *Server) newModules() modules {
+func (s *Server) newModules(up *upload.Module) modules {
 	ro := roster.New(rosterConfig(), s.db, s.log)
 	bl := blocking.New(s.db, ro)
 	ro.UseBlocking(bl)
@@ -50,8 +62,17 @@ func (s *Server) newModules() modules {
 	re := register.New(register.Config{PerHour: orZero(s.cfg.Limits.RegistrationsPerHour)}, registrar{s}, s.registration, s.log)
 	of := offline.New(s.db, s.log)
 	of.UseBlocking(bl)
+	ar := mam.New(archiveConfig(s.cfg), s.db, ro, of, s.log)
+	ca := carbons.New(of, ro)
+	ar.UseCopies(ca)
 	pu := push.New(push.DefaultConfig(), s.db, s.log)
 	pu.UseReachability(reachable{})
+	ps := pubsub.New(s.db, ro, bl, s.log)
+	ro.UseShown(ps.Subscribed)
+	av := avatar.New(avatarNodes{ps}, s.db, s.log)
+	v4 := vcard4.Module{Nodes: cardNodes{ps}, Cards: s.db, Log: s.log}
+	bm := bookmarks.Module{Nodes: bookmarkNodes{ps}, Store: s.db, Log: s.log}
+	mirror(ps, av, v4, bm)
 	sa := admin.New(administrator{registrar{s}}, s.log)
 	var commands []adhoc.Command
 	for _, c := range sa.Commands() {
@@ -59,18 +80,25 @@ func (s *Server) newModules() modules {
 	}
 	ad := adhoc.New(s.log, commands...)
 	co := contact.Module{Of: s.contacts}
-	di := &disco.Module{Name: "Balcony", Node: capsNode, Forms: []func(string) *xmpp.Element{co.Form}, Providers: []disco.Provider{ad}}
-	return modules{
-		roster: ro, blocking: bl, register: re, offline: of, push: pu,
+	di := &disco.Module{Name: "Balcony", Node: capsNode, Forms: []func(string) *xmpp.Element{co.Form}, Providers: []disco.Provider{ad, ps, connected{s.parts}}}
+	mods := modules{
+		roster: ro, blocking: bl, register: re, archive: ar, offline: of, push: pu, upload: up, pubsub: ps, avatar: av,
 		list: []xmpp.Module{
 			di,
 			bl,
+			av,
 			ro,
+			carbons.Guard{},
+			ps,
+			ar,
 			pu,
 			of,
-			&last.Module{Store: s.db, Subscriptions: ro, Start: s.started, Log: s.log},
-			vcard.Module{Store: s.db},
-			private.Module{Store: s.db},
+			ca,
+			&last.Module{Store: s.db, Subscriptions: ro, Start: s.started},
+			vcard.Module{Store: s.db, Changed: cardsChanged(av, v4)},
+			private.Module{Store: s.db, Mirror: bm},
+			v4,
+			bm,
 			re,
 			ad,
 			sa,
@@ -78,17 +106,40 @@ func (s *Server) newModules() modules {
 			ping.Module{},
 			time.Module{},
 			version.Module{Name: "Balcony", Number: s.version},
+			&services.Module{Services: external(s.cfg.Services)},
 		},
 	}
+	if up != nil {
+		mods.list = append(mods.list, up)
+	}
+	return mods
 }
 
 func rosterConfig() roster.Config { return roster.DefaultConfig() }
+
+func archiveConfig(cfg *config.Config) mam.Config {
+	c := mam.DefaultConfig()
+	c.Enabled, c.Keep, c.Messages = cfg.Archive.Enabled, cfg.Archive.Keep.Std(), orZero(cfg.Archive.Messages)
+	c.Domains = make(map[string]mam.Policy)
+	for _, d := range cfg.Domains {
+		j, err := jid.Parse(d.Name)
+		if err != nil {
+			continue // setHosts refuses it
+		}
+		keep, messages := cfg.Retention(d)
+		c.Domains[j.Domainpart()] = mam.Policy{Enabled: cfg.Archives(d), Search: cfg.Searches(d), Keep: keep.Std(), Messages: orZero(messages)}
+	}
+	return c
+}
 
 func storageLimits(cfg *config.Config) storage.Limits {
 	l, c := storage.DefaultLimits(), cfg.Limits
 	l.RosterItems, l.RosterRequests, l.BlockList = c.RosterItems.Int(), c.SubscriptionRequests.Int(), c.BlockedJIDs.Int()
 	l.OfflineMessages, l.OfflineBytes = c.OfflineMessages.Int(), c.OfflineBytes.Int()
 	l.PrivateElements, l.PrivateBytes = c.PrivateElements.Int(), c.PrivateBytes.Int()
+	l.PubSubNodes, l.PubSubServiceNodes = c.PubSubNodes.Int(), c.PubSubServiceNodes.Int()
+	l.PubSubItems, l.PubSubBytes = c.PubSubItems.Int(), c.PubSubBytes.Int()
+	l.PubSubAffiliations, l.PubSubSubscriptions, l.PubSubOwnSubscriptions = c.PubSubAffiliations.Int(), c.PubSubSubscriptions.Int(), c.PubSubOwnSubscriptions.Int()
 	return l
 }
 
@@ -98,6 +149,15 @@ type reachable struct{}
 func (reachable) Reachable(s xmpp.Session) bool {
 	a, ok := s.(interface{ Active() bool })
 	return !ok || a.Active()
+}
+
+// external are the external services of the configuration.
+func external(list []config.Service) (all []services.Service) {
+	for _, s := range list {
+		all = append(all, services.Service{Type: s.Type, Host: s.Host, Port: int(s.Port), Transport: s.Transport, Name: s.Name,
+			Secret: s.Secret, Lifetime: s.Lifetime.Std(), Username: s.Username, Password: s.Password})
+	}
+	return all
 }
 
 // registration is the policy of a domain.

@@ -34,7 +34,7 @@ type Contacts interface {
 type Module struct {
 	store    Store
 	contacts Contacts
-	cache    *cache
+	cache    *xmpp.Cache[*blockList]
 	server   xmpp.Server // static after Register
 }
 
@@ -42,7 +42,7 @@ var _ xmpp.Module = (*Module)(nil)
 
 // New makes the module. It comes before every other module that filters stanzas: blocking is the first delivery rule.
 func New(store Store, contacts Contacts) *Module {
-	return &Module{store: store, contacts: contacts, cache: newCache(maxCache)}
+	return &Module{store: store, contacts: contacts, cache: xmpp.NewCache[*blockList](maxCache)}
 }
 
 // Protocol lists XEP-0191.
@@ -84,14 +84,24 @@ func (m *Module) Blocks(ctx context.Context, account, peer jid.JID) (bool, error
 	return err == nil && l.blocks(peer), err
 }
 
+// Blocked returns what tells whether account has blocked a peer, by the list as it is now.
+func (m *Module) Blocked(ctx context.Context, account jid.JID) (func(peer jid.JID) bool, error) {
+	account = account.Bare()
+	l, err := m.list(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	return func(peer jid.JID) bool { return l.blocks(peer) && !peer.Bare().Equal(account) }, nil
+}
+
 // Forget drops what is remembered of an account. Call it after the account's data were deleted: until then stanzas may read them again.
-func (m *Module) Forget(account jid.JID) { m.cache.drop(account.Bare().String()) }
+func (m *Module) Forget(account jid.JID) { m.cache.Drop(account.Bare().String()) }
 
 // list is the account's block list, from memory if it was used lately.
 func (m *Module) list(ctx context.Context, account jid.JID) (*blockList, error) {
 	key := account.String()
-	l, gen := m.cache.get(key)
-	if l != nil {
+	l, ok, gen := m.cache.Get(key)
+	if ok {
 		return l, nil
 	}
 	entries, err := m.store.Blocked(ctx, account)
@@ -99,7 +109,7 @@ func (m *Module) list(ctx context.Context, account jid.JID) (*blockList, error) 
 		return nil, fmt.Errorf("load block list of %s: %w", key, err)
 	}
 	l = newList(entries)
-	m.cache.put(key, l, gen)
+	m.cache.Put(key, l, l.size, gen)
 	return l, nil
 }
 

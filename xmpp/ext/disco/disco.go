@@ -4,9 +4,12 @@ package disco
 
 import (
 	"context"
+	"maps"
 	"slices"
+	"sync"
 
 	"balcony/xmpp"
+	"balcony/xmpp/caps"
 
 	"mellium.im/xmpp/jid"
 	"mellium.im/xmpp/stanza"
@@ -16,7 +19,7 @@ import (
 const (
 	NSInfo  = "http://jabber.org/protocol/disco#info"  // XEP-0030 §3
 	NSItems = "http://jabber.org/protocol/disco#items" // XEP-0030 §4
-	NSCaps  = "http://jabber.org/protocol/caps"        // XEP-0115 §4
+	NSCaps  = caps.NS                                  // XEP-0115 §4
 )
 
 // Provider answers for the nodes of another module (XEP-0030 §3.2, §4.2). asker was authorized to discover to, which is a domain or the bare
@@ -42,7 +45,8 @@ type Module struct {
 	// Providers are asked for a node in this order until one has it.
 	Providers []Provider
 
-	reg *xmpp.Registry // static after Register
+	reg  *xmpp.Registry // static after Register
+	vers sync.Map       // of served domains: capability by domain
 }
 
 var _ xmpp.Module = (*Module)(nil)
@@ -68,6 +72,9 @@ func (m *Module) Register(r *xmpp.Registry) {
 	r.IQ(xmpp.ToServer, stanza.GetIQ, NSItems, "query", m.items)
 	r.IQ(xmpp.ToContact, stanza.GetIQ, NSInfo, "query", m.accountInfo)
 	r.IQ(xmpp.ToContact, stanza.GetIQ, NSItems, "query", m.items)
+	r.Feature(xmpp.ToHost, NSInfo, NSItems)
+	r.IQ(xmpp.ToHost, stanza.GetIQ, NSInfo, "query", m.hostInfo)
+	r.IQ(xmpp.ToHost, stanza.GetIQ, NSItems, "query", m.hostItems)
 	if m.Node != "" {
 		r.Feature(xmpp.ToServer, NSCaps) // XEP-0115 §7
 		r.StreamFeature(m.caps)
@@ -76,22 +83,33 @@ func (m *Module) Register(r *xmpp.Registry) {
 
 // server is the disco#info answer of a domain.
 func (m *Module) server(domain string) *xmpp.Element {
-	q := m.info(xmpp.ToServer)
+	q := m.info(domain, xmpp.ToServer)
 	for _, form := range m.Forms {
 		q.Add(form(domain)) // XEP-0128 §2
 	}
 	return q
 }
 
-// info is a <query/> with the identities and features that were registered for these addresses, each once and in order.
-func (m *Module) info(addresses ...xmpp.Address) *xmpp.Element {
-	q := xmpp.El(NSInfo, "query")
+// info is a <query/> with the identities and features that were registered for these addresses at a domain, each once and in order.
+func (m *Module) info(domain string, addresses ...xmpp.Address) *xmpp.Element {
+	var identities []xmpp.Identity
 	var features []string
 	for _, a := range addresses {
-		for _, id := range m.reg.Identities[a] {
-			q.Add(xmpp.El("", "identity", "category", id.Category, "type", id.Type, "name", id.Name))
-		}
+		identities = append(identities, m.reg.Identities[a]...)
 		features = append(features, m.reg.Features[a]...)
+		for _, f := range m.reg.DomainFeatures[a] {
+			if f.On(domain) {
+				features = append(features, f.NS...)
+			}
+		}
+	}
+	return query(identities, features)
+}
+
+func query(identities []xmpp.Identity, features []string) *xmpp.Element {
+	q := xmpp.El(NSInfo, "query")
+	for _, id := range identities {
+		q.Add(xmpp.El("", "identity", "category", id.Category, "type", id.Type, "name", id.Name))
 	}
 	slices.Sort(features)
 	for _, f := range slices.Compact(features) {
@@ -113,15 +131,50 @@ func (m *Module) serverInfo(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element,
 	return m.nodeInfo(ctx, s, node)
 }
 
+// hostInfo answers for a host that does not answer itself; it has no nodes then.
+func (m *Module) hostInfo(_ context.Context, s *xmpp.Stanza) (*xmpp.Element, error) {
+	h, domain, ok := m.reg.Server.HostAt(s.To.Domainpart())
+	if !ok || node(s) != "" {
+		return nil, xmpp.ErrItemNotFound
+	}
+	q := query(h.Identities, slices.Concat(m.reg.Features[xmpp.ToHost], h.Features))
+	for _, form := range h.Forms {
+		q.Add(form(domain)) // XEP-0128 §2
+	}
+	return q, nil
+}
+
+func (m *Module) hostItems(_ context.Context, s *xmpp.Stanza) (*xmpp.Element, error) {
+	if node(s) != "" {
+		return nil, xmpp.ErrItemNotFound
+	}
+	return xmpp.El(NSItems, "query"), nil
+}
+
+// hosts are the <item/>s of a domain's own hosts (XEP-0030 §4).
+func (m *Module) hosts(domain string) (items []*xmpp.Element) {
+	for _, label := range slices.Sorted(maps.Keys(m.reg.Hosts)) {
+		if h, _, ok := m.reg.Server.HostAt(label + "." + domain); !ok || h != m.reg.Hosts[label] {
+			continue // a served domain, or another host of that name
+		}
+		name := ""
+		if ids := m.reg.Hosts[label].Identities; len(ids) > 0 {
+			name = ids[0].Name
+		}
+		items = append(items, xmpp.El("", "item", "jid", label+"."+domain, "name", name))
+	}
+	return items
+}
+
 // accountInfo: XEP-0030 §3.1, the server answers on behalf of the account. Features that only the owner can use are shown to the owner only.
 func (m *Module) accountInfo(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) {
 	switch node := node(s); {
 	case node != "":
 		return m.nodeInfo(ctx, s, node)
 	case s.From.Bare().Equal(s.To.Bare()):
-		return m.info(xmpp.ToAccount, xmpp.ToContact, xmpp.ToSelf), nil
+		return m.info(s.To.Domainpart(), xmpp.ToAccount, xmpp.ToContact, xmpp.ToSelf), nil
 	}
-	return m.info(xmpp.ToAccount, xmpp.ToContact), nil
+	return m.info(s.To.Domainpart(), xmpp.ToAccount, xmpp.ToContact), nil
 }
 
 func (m *Module) nodeInfo(ctx context.Context, s *xmpp.Stanza, node string) (*xmpp.Element, error) {
@@ -148,6 +201,9 @@ func (m *Module) items(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, erro
 				q.Add(xmpp.El("", "item", "jid", session.JID().String()))
 			}
 		}
+	}
+	if known && s.To.Localpart() == "" {
+		q.Add(m.hosts(s.To.Domainpart())...)
 	}
 	for _, p := range m.Providers {
 		items, found, err := p.DiscoItems(ctx, s.From, s.To, node)

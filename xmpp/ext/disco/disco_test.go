@@ -97,9 +97,15 @@ func TestServerTellsWhatItCan(t *testing.T) {
 		!strings.Contains(got, "<field var='status-addresses'><value>https://status.localhost/</value></field>") {
 		t.Errorf("contact addresses: %s", got)
 	}
-	// XEP-0030 §4.1: nothing to list is an empty list.
-	if items := ask(t, c, "localhost", disco.NSItems, ""); len(items.Children) != 0 {
-		t.Errorf("items of the server: %s", items)
+	// XEP-0030 §4: the hosts beside the domain, in the order of their names. What has nothing to list has an empty list (§4.1).
+	for i, item := range ask(t, c, "localhost", disco.NSItems, "").Children {
+		name := item.Attrs[0].Value
+		if i == 0 && !strings.HasSuffix(name, ".localhost") {
+			t.Errorf("items of the server: %s", item)
+		}
+		if items := ask(t, c, name, disco.NSItems, ""); len(items.Children) != 0 {
+			t.Errorf("items of %s: %s", name, items)
+		}
 	}
 }
 

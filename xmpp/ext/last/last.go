@@ -4,7 +4,6 @@ package last
 
 import (
 	"context"
-	"log/slog"
 	"strconv"
 	"time"
 
@@ -17,10 +16,7 @@ import (
 // NS is the namespace of the payload and the disco feature.
 const NS = "jabber:iq:last" // XEP-0012 §2
 
-const (
-	maxStatus = 1024             // bytes. chosen: what people write as their status
-	storeTime = 10 * time.Second // chosen: the stream is gone, only its reader waits
-)
+const maxStatus = 1024 // bytes. chosen: what people write as their status
 
 // Subscriptions tells who may see an account's presence.
 type Subscriptions interface {
@@ -33,7 +29,6 @@ type Module struct {
 	Store         Store
 	Subscriptions Subscriptions
 	Start         time.Time // when the server started
-	Log           *slog.Logger
 
 	server xmpp.Server // static after Register
 }
@@ -93,7 +88,7 @@ func (m *Module) resource(ctx context.Context, d *xmpp.Delivery) error {
 }
 
 // presence keeps the time and status of the unavailable presence of the last available resource.
-func (m *Module) presence(ctx context.Context, c xmpp.PresenceChange) {
+func (m *Module) presence(_ context.Context, c xmpp.PresenceChange) {
 	owner := c.Session.JID().Bare()
 	if c.New != nil || m.available(owner) {
 		return
@@ -102,14 +97,7 @@ func (m *Module) presence(ctx context.Context, c xmpp.PresenceChange) {
 	if child, ok := c.Stanza.Child("", "status"); ok {
 		status = cut(child.Text(), maxStatus)
 	}
-	ctx, cancel := context.WithTimeout(xmpp.Detach(ctx), storeTime) // the stream may have ended, and its context with it
-	defer cancel()
-	if exists, err := m.server.Exists(ctx, owner); err == nil && !exists {
-		return // the stream ended because the account was deleted
-	}
-	if err := m.Store.SetLastActivity(ctx, owner, m.server.Now(), status); err != nil {
-		m.Log.Error("store last activity", "jid", owner.String(), "err", err)
-	}
+	m.Store.NoteLastActivity(owner, m.server.Now(), status)
 }
 
 // available reports whether a resource of the account is available: those that are merely connected are nobody's business.

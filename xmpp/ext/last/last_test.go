@@ -76,9 +76,7 @@ func (c clock) Sessions(jid.JID) []xmpp.Session { return nil }
 type at struct{ time.Time }
 
 func (a at) LastActivity(context.Context, jid.JID) (time.Time, string, error) { return a.Time, "", nil }
-func (a at) SetLastActivity(context.Context, jid.JID, time.Time, string) error {
-	return nil
-}
+func (a at) NoteLastActivity(jid.JID, time.Time, string)                      {}
 
 func TestSeconds(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

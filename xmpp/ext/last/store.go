@@ -11,6 +11,6 @@ import (
 type Store interface {
 	// LastActivity returns the time and status of the account's last unavailable presence; the zero time when there is none.
 	LastActivity(ctx context.Context, account jid.JID) (at time.Time, status string, err error)
-	// SetLastActivity stores them.
-	SetLastActivity(ctx context.Context, account jid.JID, at time.Time, status string) error
+	// NoteLastActivity stores them soon, without waiting; LastActivity sees them at once.
+	NoteLastActivity(account jid.JID, at time.Time, status string)
 }

@@ -14,7 +14,7 @@ import (
 // session sends back. chosen: a quarter of an outbox, where they would be otherwise.
 const maxHeld = 256 << 10
 
-// account is the state of one account's spool. Guarded by the module's mu, but for handed.
+// account is the state of one account's spool. Guarded by the module's mu.
 type account struct {
 	appends int           // messages on their way into the spool
 	settled chan struct{} // closed when appends is 0 again; nil when nobody waits
@@ -27,7 +27,7 @@ type account struct {
 	retry   *time.Timer    // set while the delivery waits for the database, or for the owner's client
 	held    []held         // behind everything in the spool that is older
 	size    int            // of held, in bytes
-	handed  handed         // owned by whoever runs
+	handed  handed         // written by whoever runs, who may read it without mu
 
 	gate gate
 }
@@ -175,6 +175,9 @@ func (m *Module) next(key string, a *account, n int) (give []held, more, done bo
 	if len(a.held) > 0 {
 		give, a.held, a.size = a.held, nil, 0
 		return give, false, false
+	}
+	if l := m.ledgers[key]; l != nil {
+		l.emptied = true
 	}
 	a.owner, a.also, a.running, a.short, a.handed = nil, nil, false, false, handed{}
 	m.busyAccounts.Add(-1)

@@ -16,6 +16,11 @@ func delay(domain string, at time.Time) *xmpp.Element {
 	return xmpp.El(xmpp.NSDelay, "delay", "from", domain, "stamp", at.UTC().Format(layout)).Say("Offline Storage")
 }
 
+// mark is the id that the archive has a message under: XEP-0359 §2.1.
+func mark(by jid.JID, id string) *xmpp.Element {
+	return xmpp.El(nsStanzaID, "stanza-id", "by", by.String(), "id", id)
+}
+
 // ours reports whether a delay was, or pretends to have been, made by a domain of this server.
 func (m *Module) ours(c xmpp.Child) bool {
 	if c.Space != xmpp.NSDelay || c.Local != "delay" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -34,6 +35,9 @@ func (m *Module) outgoing(ctx context.Context, o *xmpp.Outgoing) error {
 	if s.Kind != xmpp.Presence || s.Type != "" || !s.To.Equal(jid.JID{}) || ready(o.Sender) {
 		return nil
 	}
+	if begins(o.Sender) == math.MaxInt64 {
+		m.CatchesUp(o.Sender, m.store.LastOrder())
+	}
 	if !m.claim(o.Sender) {
 		o.Sender.SetValue(wants{}, true)
 	} else if !m.bound(o.Sender.JID().Bare(), o.Sender) {
@@ -43,7 +47,20 @@ func (m *Module) outgoing(ctx context.Context, o *xmpp.Outgoing) error {
 }
 
 // incoming keeps messages from overtaking older ones.
-func (m *Module) incoming(_ context.Context, d *xmpp.Delivery) error {
+func (m *Module) incoming(ctx context.Context, d *xmpp.Delivery) error {
+	if d.Again && d.Stanza.Order != 0 {
+		if _, err := m.loadLedger(ctx, d.Account); err != nil {
+			m.log.Error("read spool", "account", d.Account.String(), "err", err) // delivered twice rather than never
+		}
+		switch {
+		case len(d.Targets) == 0:
+			m.release(d.Account, d.Stanza.Order)
+			return xmpp.ErrDrop
+		case !m.obtain(d.Account, d.Stanza.Order, false):
+			return xmpp.ErrDrop // another client has got it meanwhile
+		}
+		return nil
+	}
 	if d.Again {
 		if at, _, ok := m.stamped(d.Stanza); ok && m.kept.take(d.Account, at) {
 			return xmpp.ErrDrop // it is still in the spool
@@ -51,6 +68,9 @@ func (m *Module) incoming(_ context.Context, d *xmpp.Delivery) error {
 		return nil
 	}
 	d.Stanza = m.strip(d.Stanza)
+	if d.Stanza.Order != 0 && d.Waits && m.Spools(d.Stanza) {
+		m.take(d.Account, d.Stanza.Order)
+	}
 	if d.Stanza.Kind == xmpp.Message && m.busyAccounts.Load() > 0 {
 		m.divert(d)
 	}
@@ -70,7 +90,10 @@ func (m *Module) presence(ctx context.Context, c xmpp.PresenceChange) {
 }
 
 // ended frees what a session owned that has ended before it received its spool.
-func (m *Module) ended(ctx context.Context, s xmpp.Session) { m.run(ctx, s) }
+func (m *Module) ended(ctx context.Context, s xmpp.Session) {
+	m.run(ctx, s)
+	m.closed(s)
+}
 
 // run delivers the spool if s owns it: to s, or to another session when s does not take it. Then it lets go the messages that were held. What
 // cannot be delivered for now, although somebody is there, is tried again later.
@@ -140,21 +163,21 @@ var errNotTaken = errors.New("the session does not take its spool")
 // empty delivers the spool to one session, in order, and between its messages those that were held. It returns how many the session took.
 func (m *Module) empty(ctx context.Context, bare jid.JID, a *account, to xmpp.Session) (n int, err error) {
 	if a.handed.to != to {
-		a.handed = handed{} // delivered twice rather than never
+		m.hand(a, handed{}) // delivered twice rather than never
 	}
 	if err := m.confirm(ctx, bare, a); err != nil {
 		return 0, err
 	}
-	for after, last := int64(0), false; !last; {
-		entries, err := m.read(ctx, bare, after)
-		if err != nil {
+	at := position{order: begins(to)}
+	for last := false; !last; {
+		var entries []Entry
+		if entries, last, err = m.read(ctx, bare, &at); err != nil {
 			return n, err
 		}
-		last = len(entries) < page
 		for len(entries) > 0 {
 			m.give(ctx, bare, m.older(a, entries[0].Stamp))
-			at, ok := m.oldest(a)
-			k := part(entries, func(e Entry) bool { return ok && e.Stamp.After(at) })
+			oldest, ok := m.oldest(a)
+			k := part(entries, func(e Entry) bool { return ok && e.Stamp.After(oldest) })
 			send, err := m.allowed(ctx, bare, entries[:k])
 			if err != nil {
 				return n, err
@@ -162,11 +185,11 @@ func (m *Module) empty(ctx context.Context, bare jid.JID, a *account, to xmpp.Se
 			if !m.send(ctx, bare, to, send) {
 				return n, errNotTaken
 			}
-			a.handed = handed{to: to, entries: entries[:k]}
+			m.hand(a, handed{to: to, entries: entries[:k]})
 			if err := m.confirm(ctx, bare, a); err != nil {
 				return n, err
 			}
-			n, after, entries = n+k, entries[k-1].ID, entries[k:]
+			n, entries = n+k, entries[k:]
 		}
 	}
 	return n, nil
@@ -175,7 +198,7 @@ func (m *Module) empty(ctx context.Context, bare jid.JID, a *account, to xmpp.Se
 // confirm waits until the network has taken the portion that a session was given last, and removes it from the spool. Until then the spool
 // has it, and what comes back from a session that ended is dropped. Without stream management nothing later is known of it.
 func (m *Module) confirm(ctx context.Context, bare jid.JID, a *account) error {
-	h := &a.handed
+	h := a.handed
 	if len(h.entries) == 0 {
 		return nil
 	}
@@ -192,21 +215,66 @@ func (m *Module) confirm(ctx context.Context, bare jid.JID, a *account) error {
 	}
 	if !h.written {
 		h.written = true
+		m.hand(a, h)
 		for _, e := range h.entries {
-			m.kept.written(bare, e.Stamp)
+			if e.ID != 0 {
+				m.kept.written(bare, e.Stamp)
+			}
 		}
 	}
-	if err := m.remove(ctx, bare, h.entries[len(h.entries)-1].ID); err != nil {
-		return err
+	last := int64(0)
+	for _, e := range h.entries {
+		last = max(last, e.ID)
 	}
-	*h = handed{}
+	if last != 0 {
+		if err := m.remove(ctx, bare, last); err != nil {
+			return err
+		}
+	}
+	m.hand(a, handed{})
 	return nil
 }
 
-func (m *Module) read(ctx context.Context, bare jid.JID, after int64) ([]Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
-	defer cancel()
-	return m.store.Offline(ctx, bare, after, page)
+// hand notes what a session was given, for whoever runs.
+func (m *Module) hand(a *account, h handed) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a.handed = h
+}
+
+// position is how far the spool was read: what has a place of its own there, and what waits in the archive.
+type position struct{ id, order int64 }
+
+// read reads a page of both parts of the spool, by their stamps. last tells that nothing is behind it.
+func (m *Module) read(ctx context.Context, bare jid.JID, at *position) (entries []Entry, last bool, err error) {
+	st, err := m.loadLedger(ctx, bare)
+	if err != nil {
+		return nil, false, err
+	}
+	var own []Entry
+	if st == nil || st.Own { // what comes into the spool from now on makes the account's owner look again
+		short, cancel := context.WithTimeout(ctx, storeTime)
+		own, err = m.store.Offline(short, bare, at.id, page)
+		cancel()
+		if err != nil {
+			return nil, false, err
+		}
+	}
+	archived, err := m.waits(ctx, bare, at.order, page)
+	if err != nil {
+		return nil, false, err
+	}
+	last = len(own) < page && len(archived) < page
+	for len(entries) < page && len(own)+len(archived) > 0 {
+		if len(archived) == 0 || len(own) > 0 && !archived[0].Stamp.Before(own[0].Stamp) {
+			at.id = own[0].ID
+			entries, own = append(entries, own[0]), own[1:]
+			continue
+		}
+		at.order = archived[0].Order + 1
+		entries, archived = append(entries, archived[0]), archived[1:]
+	}
+	return entries, last && len(own)+len(archived) == 0, nil
 }
 
 func (m *Module) remove(ctx context.Context, bare jid.JID, upTo int64) error {
@@ -232,6 +300,16 @@ func part(entries []Entry, end func(Entry) bool) int {
 // send gives a portion to a session; false when that does not take it.
 func (m *Module) send(ctx context.Context, bare jid.JID, to xmpp.Session, entries []Entry) bool {
 	for _, e := range entries {
+		if e.ID == 0 {
+			if !m.obtain(bare, e.Order, true) {
+				continue
+			}
+			if s := e.Stanza.Append(mark(bare, e.Mark)).Append(delay(bare.Domainpart(), e.Stamp)); !to.Enqueue(ctx, s.Kept(0, e.Order)) {
+				m.release(bare, e.Order)
+				return false
+			}
+			continue
+		}
 		m.kept.add(bare, e.Stamp)
 		if !to.Enqueue(ctx, e.Stanza.Append(delay(bare.Domainpart(), e.Stamp))) {
 			m.kept.take(bare, e.Stamp)
@@ -250,7 +328,8 @@ func (m *Module) allowed(ctx context.Context, account jid.JID, entries []Entry) 
 	allowed := make([]Entry, 0, len(entries))
 	for _, e := range entries {
 		if e.Stanza == nil {
-			m.log.Error("spooled message cannot be read and is dropped", "account", account.String(), "id", e.ID, "stamp", e.Stamp)
+			m.log.Error("spooled message cannot be read and is dropped", "account", account.String(), "id", e.ID, "order", e.Order, "stamp", e.Stamp)
+			m.drop(account, e)
 			continue
 		}
 		blocked, err := false, error(nil)
@@ -260,9 +339,18 @@ func (m *Module) allowed(ctx context.Context, account jid.JID, entries []Entry) 
 		if err != nil {
 			return nil, fmt.Errorf("look up block list: %w", err)
 		}
-		if !blocked {
-			allowed = append(allowed, e)
+		if blocked {
+			m.drop(account, e)
+			continue
 		}
+		allowed = append(allowed, e)
 	}
 	return allowed, nil
+}
+
+// drop ends the waiting of a message that nobody is to get.
+func (m *Module) drop(account jid.JID, e Entry) {
+	if e.ID == 0 {
+		m.received(account, e.Order)
+	}
 }

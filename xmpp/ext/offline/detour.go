@@ -36,6 +36,16 @@ func (m *Module) divert(d *xmpp.Delivery) {
 	}
 }
 
+// Behind returns what takes copies of messages (Stanza.Forward) for a session, so that they do not overtake older messages on their way to it. They are
+// never stored.
+func (m *Module) Behind(s xmpp.Session) xmpp.Target {
+	if m.busyAccounts.Load() == 0 {
+		return s
+	}
+	account := s.JID().Bare()
+	return &detour{Session: s, m: m, account: account, key: account.String()}
+}
+
 // way is what becomes of a message on its detour.
 type way uint8
 
@@ -50,7 +60,7 @@ const (
 // delivered: that may take long.
 func (t *detour) Enqueue(ctx context.Context, s *xmpp.Stanza) bool {
 	at := t.m.stamps.next(t.m.server.Now())
-	switch w, c := t.choose(held{t.Session, s, at}, decide(s) == spool); w {
+	switch w, c := t.choose(held{t.Session, s, at}, s.Original() == nil && decide(s) == spool); w {
 	case straight:
 		return t.Session.Enqueue(ctx, s)
 	case spooled:

@@ -11,3 +11,6 @@ const (
 
 // SetPause sets how long a delivery that failed waits before it is tried again.
 func SetPause(m *Module, d time.Duration) { m.pause = d }
+
+// Busy reports whether a spool is anybody's.
+func Busy(m *Module) bool { return m.busyAccounts.Load() > 0 }

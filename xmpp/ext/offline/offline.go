@@ -44,13 +44,15 @@ type Module struct {
 
 	mu       sync.Mutex
 	accounts map[string]*account // by bare JID, guarded by mu; those that are in use
+	ledgers  map[string]*ledger  // by bare JID, guarded by mu; of accounts with sessions
+	restored []xmpp.Session      // guarded by mu; until Run
 }
 
 var _ xmpp.Module = (*Module)(nil)
 
 // New makes the module. It comes after the modules that stop messages and before those that act on a message that is delivered.
 func New(store Store, log *slog.Logger) *Module {
-	return &Module{store: store, log: log, pause: pause, accounts: make(map[string]*account)}
+	return &Module{store: store, log: log, pause: pause, accounts: make(map[string]*account), ledgers: make(map[string]*ledger)}
 }
 
 // Blocks tells whom an account has blocked (XEP-0191).
@@ -78,7 +80,10 @@ func (m *Module) Register(r *xmpp.Registry) {
 	r.Incoming(m.incoming)
 	r.Undelivered(m.undelivered)
 	r.Presence(m.presence)
+	r.Bound(m.opened)
 	r.Ended(m.ended)
+	r.Received(m.received)
+	r.Keep(xmpp.Keeper{Name: "offline", Save: m.keep, Restore: m.restore})
 }
 
 // fate is what becomes of a message that no session takes.
@@ -118,6 +123,9 @@ func decide(s *xmpp.Stanza) fate {
 	}
 	return spool // also with <no-permanent-store/>: XEP-0334 §3.3 allows storing "as a normal part of delivery"
 }
+
+// Spools reports whether a message waits in the spool when no session takes it.
+func (m *Module) Spools(s *xmpp.Stanza) bool { return decide(s) == spool }
 
 // standalone reports whether a message has no other content than a chat state (XEP-0085 §2), or none at all.
 func standalone(s *xmpp.Stanza) bool {
@@ -197,6 +205,11 @@ func (m *Module) late(ctx context.Context, d *xmpp.Delivery, key string) (taken 
 // one its sender hears of it.
 func (m *Module) append(ctx context.Context, d *xmpp.Delivery, key string, stamp time.Time, live xmpp.Session) {
 	s := d.Stanza
+	if s.Order != 0 {
+		m.release(d.Account, s.Order) // the archive has it
+		m.end(key)
+		return
+	}
 	if at, rest, ok := m.stamped(s); ok && d.Again {
 		stamp, s = at, rest // a session that got it from the spool has ended: it was sent when it was sent
 	}
@@ -204,6 +217,10 @@ func (m *Module) append(ctx context.Context, d *xmpp.Delivery, key string, stamp
 	c.Then(func(error) { m.end(key) })
 	xmpp.Await(ctx, c, func(err error) {
 		var answer error
+		ctx := ctx
+		if err != nil {
+			ctx = xmpp.Detach(ctx)
+		}
 		switch {
 		case err == nil:
 			return

@@ -41,6 +41,26 @@ func check(t *testing.T, what string, got, want []string) {
 	}
 }
 
+// A login to an empty spool asks the database once; what has a place of its own there, once more.
+func TestReadsOfALogin(t *testing.T) {
+	h := newHost(t, nil)
+	login := func(n int) {
+		t.Helper()
+		h.store.set(func(s *store) { s.reads = nil })
+		c := h.bind(juliet, "balcony")
+		c.presence()
+		check(t, "after presence", c.messages(), numbers(0, n))
+		h.Unbind(context.Background(), c.Session)
+	}
+	login(0)
+	check(t, "reads", h.store.reads, []string{"SpoolState"})
+	h.sendNumbers(0, 3)
+	login(3)
+	check(t, "reads", h.store.reads, []string{"SpoolState", "Offline"})
+	login(0)
+	check(t, "reads", h.store.reads, []string{"SpoolState"})
+}
+
 // XEP-0160 §2: in order, stamped, once, to the session that becomes available.
 func TestSpoolIsDeliveredInOrder(t *testing.T) {
 	h := newHost(t, nil)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"balcony/xmpp"
+	"balcony/xmpp/ext/mam"
 	"balcony/xmpp/ext/offline"
 )
 
@@ -106,4 +107,79 @@ func TestSpoolIsDeliveredWhileMessagesComeBack(t *testing.T) {
 	done()
 	wait()
 	check(t, "then", c.messages(), numbers(0, 4))
+}
+
+// Copies for a session (XEP-0280) go the way of its messages: behind those that come back and behind its spool, and never into it.
+func TestCopiesGoBehindOlderMessages(t *testing.T) {
+	var m *offline.Module
+	h := newHost(t, nil, withModule(&m))
+	forward := func(body string) *xmpp.Stanza {
+		return text(body).Forward("urn:xmpp:carbons:2", "sent").With(juliet, juliet)
+	}
+	all := func(c *client) (list []string) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, s := range c.got {
+			if o := s.Original(); o != nil {
+				b, _ := o.Child("", "body")
+				list = append(list, b.Text())
+			} else if b, ok := s.Child("", "body"); ok {
+				list = append(list, b.Text())
+			}
+		}
+		return list
+	}
+	a := h.bind(juliet, "a")
+	a.presence()
+	done := m.Returning(juliet)
+	wait := h.sent(text("0"))
+	if !m.Behind(a.Session).Enqueue(t.Context(), forward("copy")) || len(all(a)) != 0 {
+		t.Errorf("while a session sends back: %q", all(a))
+	}
+	done()
+	wait()
+	h.send(text("1"))
+	check(t, "messages", all(a), []string{"0", "copy", "1"})
+	a.cut()
+
+	b, end := h.beginSlow("b", 120)
+	if !m.Behind(b.Session).Enqueue(t.Context(), forward("copy")) {
+		t.Error("not taken")
+	}
+	end()
+	check(t, "messages", all(b), append(numbers(0, 120), "copy"))
+	if n := h.spooled(); n != 0 {
+		t.Errorf("%d messages in the spool", n)
+	}
+}
+
+// archived keeps a message to juliet in her archive, as it is before a session gets it.
+func (h *host) archived(body string) *xmpp.Stanza {
+	h.t.Helper()
+	s := text(body)
+	k := h.db.AppendMessage(h.t.Context(), mam.Item{Owner: juliet, Peer: romeo, Stanza: s, Stamp: h.Now(), Archived: true, Spool: true})
+	if err := k.Commit.Wait(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	return s.Kept(k.Order, k.Order)
+}
+
+// A session that is replaced by one with its resource sends back what its client has not got when the new one is available already: the new client
+// gets it once.
+func TestReplacedSessionSendsBack(t *testing.T) {
+	var m *offline.Module
+	h := newHost(t, nil, withModule(&m))
+	before := h.bind(juliet, "phone", func(c *client) { c.slow = true })
+	before.presence()
+	s := h.archived("1")
+	h.send(s)
+	if err := m.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now := h.bind(juliet, "phone")
+	now.presence()
+	h.Redeliver(t.Context(), juliet, s)
+	if len(now.got) != 1 {
+		t.Errorf("the client gets it %d times", len(now.got))
+	}
 }

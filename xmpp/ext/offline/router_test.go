@@ -39,6 +39,19 @@ type store struct {
 	hang       chan struct{} // the next read tells it, and does not return before its context is done
 	unreadable map[int64]bool
 	appended   chan struct{} // hears of every append; may be nil
+	reads      []string
+}
+
+func (s *store) read(name string) { s.set(func(s *store) { s.reads = append(s.reads, name) }) }
+
+func (s *store) SpoolState(ctx context.Context, account jid.JID) (offline.State, error) {
+	s.read("SpoolState")
+	return s.DB.SpoolState(ctx, account)
+}
+
+func (s *store) Waiting(ctx context.Context, account jid.JID, in offline.Span, limit int) ([]offline.Entry, error) {
+	s.read("Waiting")
+	return s.DB.Waiting(ctx, account, in, limit)
 }
 
 func (s *store) AppendOffline(ctx context.Context, account jid.JID, stamp time.Time, st *xmpp.Stanza) *xmpp.Commit {
@@ -67,6 +80,7 @@ func (s *store) AppendOffline(ctx context.Context, account jid.JID, stamp time.T
 }
 
 func (s *store) Offline(ctx context.Context, account jid.JID, after int64, limit int) ([]offline.Entry, error) {
+	s.read("Offline")
 	s.mu.Lock()
 	err, hang, unreadable := s.readErr, s.hang, s.unreadable
 	s.mu.Unlock()
@@ -135,14 +149,21 @@ func newHost(t testing.TB, change func(*storage.Limits), options ...option) *hos
 			t.Error(err)
 		}
 	})
-	r := router.New(router.DefaultConfig(), db, router.NewMetrics(prometheus.NewRegistry()), log)
-	r.SetHosts(map[string]router.Host{"capulet.com": {}, "montague.net": {}})
-	h := &host{Router: r, t: t, db: db, store: &store{DB: db}}
+	h := &host{t: t, db: db, store: &store{DB: db}}
 	for _, a := range []jid.JID{juliet, romeo.Bare()} {
 		if err := db.CreateAccount(t.Context(), a, []auth.Verifier{{Mechanism: "SCRAM-SHA-1", Salt: []byte("x"), Iterations: 1, StoredKey: []byte("x"), ServerKey: []byte("x")}}); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return h.next(options...)
+}
+
+// next is the host of the next process, with the same database.
+func (h *host) next(options ...option) *host {
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	r := router.New(router.DefaultConfig(), h.db, router.NewMetrics(prometheus.NewRegistry()), log)
+	r.SetHosts(map[string]router.Host{"capulet.com": {}, "montague.net": {}})
+	h = &host{Router: r, t: h.t, db: h.db, store: h.store}
 	m := offline.New(h.store, log)
 	for _, o := range options {
 		o(h, m)
@@ -332,7 +353,7 @@ func (h *host) send(s *xmpp.Stanza) {
 // Eventually waits until ok, for what another goroutine does.
 func (h *host) Eventually(ok func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); runtime.Gosched() {
+	for end := time.Now().Add(time.Minute); !ok(); runtime.Gosched() {
 		if time.Now().After(end) {
 			h.t.Fatal("it does not happen")
 		}

@@ -26,7 +26,7 @@ func (Module) Protocol() []xmpp.Protocol {
 // Register adds the handlers.
 func (Module) Register(r *xmpp.Registry) {
 	// XEP-0199 §4.2: a client pings the domain, its own bare JID, or sends no to address.
-	for _, to := range []xmpp.Address{xmpp.ToServer, xmpp.ToSelf} {
+	for _, to := range []xmpp.Address{xmpp.ToServer, xmpp.ToSelf, xmpp.ToHost} {
 		r.Feature(to, NS) // XEP-0199 §5
 		r.IQ(to, stanza.GetIQ, NS, "ping", pong)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"balcony/xmpp"
 
+	"mellium.im/xmpp/jid"
 	"mellium.im/xmpp/stanza"
 )
 
@@ -18,7 +19,19 @@ const maxElements = 20 // of one request. chosen: clients send one; each costs a
 
 // Module keeps private XML. Others than the owner get service-unavailable from the router, which XEP-0049 §2.3 allows: it does not tell
 // whether the account exists.
-type Module struct{ Store Store }
+type Module struct {
+	Store Store
+	// Mirror keeps what stands in another place as well; nil where nothing does.
+	Mirror Mirror
+}
+
+// Mirror knows elements that clients also keep elsewhere.
+type Mirror interface {
+	// Read returns what an element is now; stored is what a client has stored, nil for nothing. found is false for elements that stand nowhere else.
+	Read(ctx context.Context, account jid.JID, space, local string, stored []byte) (element []byte, found bool, err error)
+	// Stored hears of an element that a client has stored, after that.
+	Stored(ctx context.Context, account jid.JID, element *xmpp.Element) error
+}
 
 var _ xmpp.Module = Module{}
 
@@ -50,6 +63,15 @@ func (m Module) get(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) 
 		if err != nil {
 			return nil, err
 		}
+		if m.Mirror != nil {
+			now, found, err := m.Mirror.Read(ctx, s.To.Bare(), e.Space, e.Local, stored)
+			if err != nil {
+				return nil, err
+			}
+			if found {
+				stored = now
+			}
+		}
 		if stored == nil {
 			answer.Add(xmpp.El(e.Space, e.Local))
 		} else {
@@ -69,6 +91,9 @@ func (m Module) set(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) 
 		err := m.Store.SetPrivateXML(ctx, s.To.Bare(), e.Space, e.Local, e.AppendTo(nil, ""))
 		if errors.Is(err, ErrFull) {
 			return nil, xmpp.ErrResourceConstraint
+		}
+		if err == nil && m.Mirror != nil {
+			err = m.Mirror.Stored(ctx, s.To.Bare(), e)
 		}
 		if err != nil {
 			return nil, err

@@ -2,66 +2,11 @@ package push
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
-	"mellium.im/xmpp/jid"
 	"pgregory.net/rapid"
 )
-
-// The cache never has more bytes than it may, never returns what was dropped after it was read, and what it returns is what was put last.
-func TestCacheModel(t *testing.T) {
-	service := jid.MustParse("push.example")
-	rapid.Check(t, func(t *rapid.T) {
-		c := newCache(4000)
-		stored := map[string]int64{} // the database
-		account := rapid.SampledFrom([]string{"a@x", "b@x", "c@x", "d@x", "e@x"})
-		type read struct {
-			account string
-			id      int64
-			gen     int
-		}
-		var reads []read // by goroutines that have not put yet
-		var next int64
-		t.Repeat(map[string]func(*rapid.T){
-			"change": func(t *rapid.T) {
-				a := account.Draw(t, "account")
-				next++
-				stored[a] = next
-				c.drop(a)
-			},
-			"read": func(t *rapid.T) {
-				a := account.Draw(t, "account")
-				list, known, gen := c.get(a)
-				if !known {
-					reads = append(reads, read{a, stored[a], gen})
-				} else if list[0].ID != stored[a] {
-					t.Fatalf("%s: %d in the cache, %d in the database", a, list[0].ID, stored[a])
-				}
-			},
-			"put": func(t *rapid.T) {
-				if len(reads) == 0 {
-					t.Skip("nobody has read")
-				}
-				i := rapid.IntRange(0, len(reads)-1).Draw(t, "read")
-				r := reads[i]
-				reads = append(reads[:i], reads[i+1:]...)
-				node := strings.Repeat("n", rapid.SampledFrom([]int{1, 500, 1000, 5000}).Draw(t, "size"))
-				c.put(r.account, []Registration{{ID: r.id, Service: service, Node: node}}, r.gen)
-			},
-			"": func(t *rapid.T) {
-				size := 0
-				for e := c.order.Front(); e != nil; e = e.Next() {
-					size += e.Value.(*cached).size
-				}
-				if size != c.size || size > c.max || len(c.lists) != c.order.Len() {
-					t.Fatalf("%d bytes of %d, counted as %d; %d lists of %d", size, c.max, c.size, len(c.lists), c.order.Len())
-				}
-			},
-		})
-	})
-}
 
 func TestEchoesAreBounded(t *testing.T) {
 	var e echoes

@@ -60,7 +60,7 @@ func (m *Module) newsOf(s *xmpp.Stanza, account jid.JID) news {
 		return news{}
 	}
 	if own {
-		// XEP-0280 §11: a copy counts only from the account itself. What was sent from another device is no news.
+		// XEP-0280 §12: a copy counts only from the account itself. What was sent from another device is no news.
 		if s = received(s); s == nil || s.From.Bare().Equal(account) {
 			return news{}
 		}
@@ -143,6 +143,9 @@ func isInvitation(s *xmpp.Stanza) bool {
 
 // received is the message that a carbon copy brings which somebody else sent, nil when there is none.
 func received(s *xmpp.Stanza) *xmpp.Stanza {
+	if o := s.Original(); o != nil {
+		return o
+	}
 	c, ok := s.Child(nsCarbons, "received")
 	if !ok {
 		return nil

@@ -76,7 +76,7 @@ type Module struct {
 	reach  Reachability // nil: every session is reachable
 	seed   maphash.Seed
 
-	cache   *cache
+	cache   *xmpp.Cache[[]Registration]
 	echoes  echoes
 	events  chan event
 	dropped atomic.Int64 // news that found no place since the last log line
@@ -91,7 +91,7 @@ func New(cfg Config, store Store, log *slog.Logger) *Module {
 }
 
 func newModule(cfg Config, b bounds, store Store, log *slog.Logger) *Module {
-	return &Module{cfg: cfg, bounds: b, store: store, log: log, seed: maphash.MakeSeed(), cache: newCache(maxCache), events: make(chan event, b.queue)}
+	return &Module{cfg: cfg, bounds: b, store: store, log: log, seed: maphash.MakeSeed(), cache: xmpp.NewCache[[]Registration](maxCache), events: make(chan event, b.queue)}
 }
 
 // UseReachability sets who knows which sessions can be reached. Before Register.
@@ -115,4 +115,4 @@ func (m *Module) Register(r *xmpp.Registry) {
 }
 
 // Forget drops what is remembered of an account. Call it after the account's data were deleted.
-func (m *Module) Forget(account jid.JID) { m.cache.drop(account.Bare().String()) }
+func (m *Module) Forget(account jid.JID) { m.cache.Drop(account.Bare().String()) }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"balcony/xmpp"
 )
 
 const (
@@ -24,7 +26,7 @@ type limiter struct {
 }
 
 type try struct {
-	from netip.Prefix
+	from netip.Addr
 	at   time.Time
 	made bool // an account was made, or is being made
 }
@@ -34,7 +36,7 @@ func (l *limiter) begin(remote netip.Addr, now time.Time) (done func(made bool),
 	if l.perHour <= 0 || remote.IsLoopback() {
 		return func(bool) {}, true
 	}
-	t := &try{from: network(remote), at: now, made: true}
+	t := &try{from: xmpp.Network(remote), at: now, made: true}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tries = slices.DeleteFunc(l.tries, func(o *try) bool { return now.Sub(o.at) >= window })
@@ -59,14 +61,4 @@ func (l *limiter) begin(remote netip.Addr, now time.Time) (done func(made bool),
 		defer l.mu.Unlock()
 		t.made = made
 	}, true
-}
-
-// network is what counts as one address: a peer with IPv6 has a /64 at least (RFC 6177 §2).
-func network(a netip.Addr) netip.Prefix {
-	bits := 32
-	if a = a.Unmap(); a.Is6() {
-		bits = 64
-	}
-	p, _ := a.Prefix(bits)
-	return p
 }

@@ -8,6 +8,7 @@ import (
 
 	"balcony/xmpp"
 
+	"mellium.im/xmpp/jid"
 	"mellium.im/xmpp/stanza"
 )
 
@@ -15,7 +16,11 @@ import (
 const NS = "vcard-temp" // XEP-0054 §3
 
 // Module keeps the vCards. Their size is bounded by that of a stanza.
-type Module struct{ Store Store }
+type Module struct {
+	Store Store
+	// Changed hears of every vCard that a client has stored, after that; before is what it was, nil for none. It may be nil.
+	Changed func(ctx context.Context, account jid.JID, before, card []byte)
+}
 
 var _ xmpp.Module = Module{}
 
@@ -58,7 +63,21 @@ func (m Module) load(ctx context.Context, s *xmpp.Stanza, none error) (*xmpp.Ele
 // set: XEP-0054 §3.2, the whole vCard is replaced.
 func (m Module) set(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) {
 	p, _ := s.Payload()
-	return nil, m.Store.SetVCard(ctx, s.To.Bare(), p.Standalone())
+	account, card := s.To.Bare(), p.Standalone()
+	var before []byte
+	if m.Changed != nil {
+		var err error
+		if before, err = m.Store.VCard(ctx, account); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.Store.SetVCard(ctx, account, card); err != nil {
+		return nil, err
+	}
+	if m.Changed != nil {
+		m.Changed(ctx, account, before, card)
+	}
+	return nil, nil
 }
 
 // refuse: XEP-0054 §3.2, forbidden to change another's vCard. Only who knows that the account exists is told so: to everybody else the

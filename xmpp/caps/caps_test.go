@@ -1,7 +1,9 @@
-package disco
+package caps
 
 import (
+	"crypto"
 	"encoding/xml"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,25 +58,65 @@ func TestVerificationString(t *testing.T) {
 			"q07IKJEyjvHSyhy//CH0CxmKi8w="},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q, err := xmpp.ReadElement(xml.NewDecoder(strings.NewReader("<query xmlns='" + NSInfo + "'>" + tt.answer + "</query>")))
+			q, err := xmpp.ReadElement(xml.NewDecoder(strings.NewReader("<query xmlns='" + info + "'>" + tt.answer + "</query>")))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := ver(q); got != tt.want {
-				t.Errorf("got %s, want %s", got, tt.want)
+			if got, err := Ver(q, crypto.SHA1); got != tt.want || err != nil {
+				t.Errorf("got %s, %v, want %s", got, err, tt.want)
 			}
 		})
 	}
 }
 
-func BenchmarkCaps(b *testing.B) {
-	r := xmpp.NewRegistry(nil)
-	m := &Module{Name: "Balcony", Node: "https://example.org/balcony"}
-	m.Register(r)
-	for i := range 40 {
-		r.Feature(xmpp.ToServer, "urn:example:a-feature-of-usual-length:"+string(rune('a'+i*7%26)))
+// XEP-0115 §5.4 rule 3: an answer in which something stands twice is not to be believed.
+func TestAmbiguousAnswers(t *testing.T) {
+	for _, answer := range []string{
+		"<identity category='client' type='pc' name='a'/><identity category='client' type='pc' name='a'/>",
+		"<feature var='a'/><feature var='a'/>",
+		"<x xmlns='jabber:x:data'><field var='FORM_TYPE' type='hidden'><value>a</value></field></x><x xmlns='jabber:x:data'><field var='FORM_TYPE' type='hidden'><value>a</value></field></x>",
+		"<x xmlns='jabber:x:data'><field var='FORM_TYPE' type='hidden'><value>a</value><value>b</value></field></x>",
+	} {
+		if got, err := Ver(query(t, answer), crypto.SHA1); err == nil {
+			t.Errorf("%s: %s", answer, got)
+		}
 	}
-	for b.Loop() {
-		m.caps("localhost")
+	for _, answer := range []string{
+		"<other xmlns='urn:x'/>",
+		"<x xmlns='jabber:x:data'><field var='a'/></x>",
+		"<x xmlns='jabber:x:data'><reported/><field var='FORM_TYPE' type='hidden'><value>a</value></field></x>",
+	} {
+		if got, err := Ver2(query(t, answer), crypto.SHA256); err == nil {
+			t.Errorf("%s: %s", answer, got)
+		}
 	}
+}
+
+func query(t testing.TB, answer string) *xmpp.Element {
+	t.Helper()
+	q, err := xmpp.ReadElement(xml.NewDecoder(strings.NewReader("<query xmlns='" + info + "'>" + answer + "</query>")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+// FuzzVer: whatever a client answers, the order of its parts does not count, and nothing panics.
+func FuzzVer(f *testing.F) {
+	f.Add("<identity category='client' type='pc'/><feature var='b'/><feature var='a'/>")
+	f.Add("<x xmlns='jabber:x:data'><field var='FORM_TYPE' type='hidden'><value>a</value></field><field var='b'><value>2</value><value>1</value></field></x>")
+	f.Fuzz(func(t *testing.T, answer string) {
+		q, err := xmpp.ReadElement(xml.NewDecoder(strings.NewReader("<query xmlns='" + info + "'>" + answer + "</query>")))
+		if err != nil {
+			return
+		}
+		a, errA := Ver(q, crypto.SHA1)
+		a2, errA2 := Ver2(q, crypto.SHA256)
+		slices.Reverse(q.Children)
+		b, errB := Ver(q, crypto.SHA1)
+		b2, errB2 := Ver2(q, crypto.SHA256)
+		if a != b || a2 != b2 || (errA == nil) != (errB == nil) || (errA2 == nil) != (errB2 == nil) {
+			t.Errorf("%q: %s %v, %s %v; reversed %s %v, %s %v", answer, a, errA, a2, errA2, b, errB, b2, errB2)
+		}
+	})
 }

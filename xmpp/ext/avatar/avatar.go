@@ -1,0 +1,317 @@
+// Package avatar implements XEP-0398: User Avatar to vCard-Based Avatars Conversion 1.0.0: avatars that were published by XEP-0084 are shown by
+// XEP-0153 and the other way round, and the server puts the hash into presence.
+package avatar
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/xml"
+	"log/slog"
+	"strconv"
+	"strings"
+
+	"balcony/xmpp"
+
+	"mellium.im/xmpp/jid"
+)
+
+// Namespaces and nodes.
+const (
+	NS            = "urn:xmpp:pep-vcard-conversion:0" // XEP-0398 §2
+	NSUpdate      = "vcard-temp:x:update"             // XEP-0153 §3
+	NSData        = "urn:xmpp:avatar:data"            // XEP-0084 §3, also the node
+	NSMetadata    = "urn:xmpp:avatar:metadata"        // XEP-0084 §3, also the node
+	nsVCard       = "vcard-temp"
+	maxRemembered = 50_000 // hashes. chosen: some 10 MB
+)
+
+// Nodes are the accounts' nodes.
+type Nodes interface {
+	// Newest returns the newest item of a node, or that with the id, and whether everybody may read it; nil for none.
+	Newest(ctx context.Context, account jid.JID, node, id string) (payload []byte, open bool, err error)
+	// Put publishes an item to a node, which is made open if it is not there. The change is not told to this module.
+	Put(ctx context.Context, account jid.JID, node, id string, payload []byte) error
+}
+
+// Cards are the accounts' vCards.
+type Cards interface {
+	// VCard returns the account's vCard element, nil when it has none.
+	VCard(ctx context.Context, account jid.JID) ([]byte, error)
+	// SetVCard stores the account's vCard element.
+	SetVCard(ctx context.Context, account jid.JID, element []byte) error
+}
+
+// Module converts avatars and shows their hashes.
+type Module struct {
+	// Static after New.
+	nodes Nodes
+	cards Cards
+	log   *slog.Logger
+
+	hashes *xmpp.Cache[string] // of accounts' photos, "" for none
+}
+
+var _ xmpp.Module = (*Module)(nil)
+
+// New makes the module. It comes after the module that blocks stanzas and before the roster.
+func New(nodes Nodes, cards Cards, log *slog.Logger) *Module {
+	return &Module{nodes: nodes, cards: cards, log: log, hashes: xmpp.NewCache[string](maxRemembered)}
+}
+
+// Protocol lists XEP-0398 and XEP-0153.
+func (m *Module) Protocol() []xmpp.Protocol {
+	return []xmpp.Protocol{
+		{XEP: 153, Version: "1.1.1", Status: xmpp.Complete, Note: "the server puts the hash into presence; a changed avatar is shown with the next one"},
+		{XEP: 398, Version: "1.0.0", Status: xmpp.Complete},
+	}
+}
+
+// Register adds the filter and the feature.
+func (m *Module) Register(r *xmpp.Registry) {
+	r.Feature(xmpp.ToContact, NS) // XEP-0398 §2
+	r.Outgoing(m.outgoing)
+	r.Deleted(func(_ context.Context, account jid.JID) { m.forget(account) })
+}
+
+// Published hears of the metadata of a new avatar: XEP-0398 §3.1. payload is nil when there is no metadata any more. The photo goes into the vCard, which
+// everybody may read, only where the nodes are open (§8).
+func (m *Module) Published(ctx context.Context, account jid.JID, payload []byte, open bool) {
+	if err := m.toCard(ctx, account, payload, open); err != nil {
+		m.log.Error("put avatar into vCard", "account", account.String(), "err", err)
+	}
+}
+
+// Closed hears that the metadata are not for everybody any more: then the avatar that is in the vCard does not stay there (XEP-0398 §8). Another photo
+// does, which is no avatar of these nodes.
+func (m *Module) Closed(ctx context.Context, account jid.JID) {
+	if err := m.close(ctx, account); err != nil {
+		m.log.Error("take avatar out of vCard", "account", account.String(), "err", err)
+	}
+}
+
+func (m *Module) close(ctx context.Context, account jid.JID) error {
+	payload, _, err := m.nodes.Newest(ctx, account, NSMetadata, "")
+	if err != nil || payload == nil {
+		return err
+	}
+	var meta metadata
+	if xml.Unmarshal(payload, &meta) != nil {
+		return nil
+	}
+	card, err := m.cards.VCard(ctx, account)
+	if err != nil {
+		return err
+	}
+	image, _, ok := photoOf(card)
+	for _, info := range meta.Info {
+		if ok && strings.ToLower(info.ID) == hashOf(image) {
+			return m.setPhoto(ctx, account, nil)
+		}
+	}
+	return nil
+}
+
+// metadata is XEP-0084 §4.2.2.
+type metadata struct {
+	Info []struct {
+		ID   string `xml:"id,attr"`
+		Type string `xml:"type,attr"`
+		URL  string `xml:"url,attr"`
+	} `xml:"urn:xmpp:avatar:metadata info"`
+}
+
+func (m *Module) toCard(ctx context.Context, account jid.JID, payload []byte, open bool) error {
+	var meta metadata
+	if payload != nil && xml.Unmarshal(payload, &meta) != nil {
+		return nil
+	}
+	if len(meta.Info) == 0 { // XEP-0084 §4.2.4: the user has no avatar
+		return m.setPhoto(ctx, account, nil)
+	}
+	for _, info := range meta.Info {
+		if info.URL != "" {
+			continue // XEP-0398 §3.1: what lies elsewhere cannot be taken
+		}
+		data, dataOpen, err := m.nodes.Newest(ctx, account, NSData, info.ID)
+		if err != nil {
+			return err
+		}
+		image, ok := imageOf(data)
+		if !ok || !open || !dataOpen || hashOf(image) != strings.ToLower(info.ID) {
+			return nil // XEP-0398 §3.1: the hash must match the id
+		}
+		return m.setPhoto(ctx, account, xmpp.El("", "PHOTO").Add(xmpp.El("", "TYPE").Say(info.Type), xmpp.El("", "BINVAL").Say(base64.StdEncoding.EncodeToString(image))))
+	}
+	return nil
+}
+
+// imageOf reads the <data/> of XEP-0084 §4.2.1.
+func imageOf(payload []byte) ([]byte, bool) {
+	var data struct {
+		XMLName xml.Name `xml:"urn:xmpp:avatar:data data"`
+		Text    string   `xml:",chardata"`
+	}
+	if payload == nil || xml.Unmarshal(payload, &data) != nil {
+		return nil, false
+	}
+	return decode(data.Text)
+}
+
+// decode reads base64 with white space, as XEP-0054 and XEP-0084 have it.
+func decode(s string) ([]byte, bool) {
+	b, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(s), ""))
+	return b, err == nil && len(b) > 0
+}
+
+// hashOf is the id of an image: XEP-0084 §4.2.1, XEP-0153 §3.1.
+func hashOf(image []byte) string {
+	h := sha1.Sum(image)
+	return hex.EncodeToString(h[:])
+}
+
+// setPhoto replaces the photo of the vCard, or removes it.
+func (m *Module) setPhoto(ctx context.Context, account jid.JID, photo *xmpp.Element) error {
+	stored, err := m.cards.VCard(ctx, account)
+	if err != nil {
+		return err
+	}
+	card := readCard(stored)
+	if card == nil {
+		card = xmpp.El(nsVCard, "vCard")
+	}
+	kept := card.Children[:0:0]
+	had := false
+	for _, c := range card.Children {
+		if c.Local == "PHOTO" {
+			had = true
+			continue
+		}
+		kept = append(kept, c)
+	}
+	if photo == nil && !had {
+		return nil
+	}
+	card.Children = kept
+	if photo != nil {
+		photo.Space = nsVCard
+		card.Add(photo)
+	}
+	defer m.forget(account)
+	return m.cards.SetVCard(ctx, account, card.AppendTo(nil, ""))
+}
+
+func readCard(stored []byte) *xmpp.Element {
+	if stored == nil {
+		return nil
+	}
+	e, err := xmpp.ReadElement(xml.NewDecoder(strings.NewReader(string(stored))))
+	if err != nil {
+		return nil
+	}
+	return e
+}
+
+// photoOf finds the image in a vCard: XEP-0054 §3 and XEP-0153 §4.1.
+func photoOf(stored []byte) (image []byte, typ string, ok bool) {
+	var card struct {
+		Photo struct {
+			Type   string `xml:"vcard-temp TYPE"`
+			Binval string `xml:"vcard-temp BINVAL"`
+		} `xml:"vcard-temp PHOTO"`
+	}
+	if stored == nil || xml.Unmarshal(stored, &card) != nil {
+		return nil, "", false
+	}
+	image, ok = decode(card.Photo.Binval)
+	return image, strings.TrimSpace(card.Photo.Type), ok
+}
+
+// Stored hears of a vCard that a client has stored: XEP-0398 §3.2. The image is published, the metadata after the data.
+func (m *Module) Stored(ctx context.Context, account jid.JID, before, card []byte) {
+	defer m.forget(account)
+	if err := m.toNodes(ctx, account, before, card); err != nil {
+		m.log.Error("publish avatar of vCard", "account", account.String(), "err", err)
+	}
+}
+
+func (m *Module) toNodes(ctx context.Context, account jid.JID, before, card []byte) error {
+	image, typ, ok := photoOf(card)
+	old, _, had := photoOf(before)
+	if !ok {
+		if !had {
+			return nil
+		}
+		// XEP-0084 §4.2.4: whoever takes the photo out of the vCard has no avatar any more.
+		return m.nodes.Put(ctx, account, NSMetadata, "current", xmpp.El(NSMetadata, "metadata").AppendTo(nil, ""))
+	}
+	hash := hashOf(image)
+	if had && hash == hashOf(old) {
+		return nil
+	}
+	if typ == "" {
+		typ = "image/png" // XEP-0084 §4.2.2: every client can show it
+	}
+	data := xmpp.El(NSData, "data").Say(base64.StdEncoding.EncodeToString(image))
+	if err := m.nodes.Put(ctx, account, NSData, hash, data.AppendTo(nil, "")); err != nil {
+		return err
+	}
+	info := xmpp.El("", "info", "bytes", strconv.Itoa(len(image)), "id", hash, "type", typ)
+	return m.nodes.Put(ctx, account, NSMetadata, hash, xmpp.El(NSMetadata, "metadata").Add(info).AppendTo(nil, ""))
+}
+
+// outgoing puts the hash into available presence, directed presence too: XEP-0398 §4.
+func (m *Module) outgoing(ctx context.Context, o *xmpp.Outgoing) error {
+	s := o.Stanza
+	if s.Kind != xmpp.Presence || s.Type != "" {
+		return nil
+	}
+	x, there := s.Child(NSUpdate, "x")
+	said, photo := "", false
+	if there {
+		var v struct {
+			Photo *string `xml:"vcard-temp:x:update photo"`
+		}
+		if x.Decode(&v) == nil && v.Photo != nil {
+			said, photo = strings.TrimSpace(*v.Photo), true
+		}
+	}
+	if photo && said == "" {
+		return nil // the client has no avatar to show
+	}
+	hash, err := m.hash(ctx, o.Sender.JID().Bare())
+	if err != nil {
+		m.log.Error("load vCard", "account", o.Sender.JID().Bare().String(), "err", err)
+		return nil // presence is worth more than a picture
+	}
+	if hash == "" || said == hash {
+		return nil
+	}
+	o.Stanza = s.Without(func(sp xmpp.Span) bool { return sp.Space == NSUpdate && sp.Local == "x" }).
+		Append(xmpp.El(NSUpdate, "x").Add(xmpp.El("", "photo").Say(hash)))
+	return nil
+}
+
+// hash is that of the account's photo, "" for none, from memory if it was used lately.
+func (m *Module) hash(ctx context.Context, account jid.JID) (string, error) {
+	key := account.String()
+	hash, ok, gen := m.hashes.Get(key)
+	if ok {
+		return hash, nil
+	}
+	card, err := m.cards.VCard(ctx, account)
+	if err != nil {
+		return "", err
+	}
+	if image, _, ok := photoOf(card); ok {
+		hash = hashOf(image)
+	}
+	m.hashes.Put(key, hash, 1, gen)
+	return hash, nil
+}
+
+func (m *Module) forget(account jid.JID) { m.hashes.Drop(account.Bare().String()) }
+
+// Forget drops what is remembered of an account. Call it after its data were deleted.
+func (m *Module) Forget(account jid.JID) { m.forget(account) }

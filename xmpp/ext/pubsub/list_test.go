@@ -1,0 +1,140 @@
+package pubsub_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"balcony/xmpp"
+	"balcony/xmpp/ext/pubsub"
+
+	"mellium.im/xmpp/jid"
+	"mellium.im/xmpp/stanza"
+)
+
+// A list of many nodes with long names comes in pages that a session can take: XEP-0060 §5.2 with XEP-0059 §2.2.
+func TestLongListOfNodes(t *testing.T) {
+	w := newWorld(t)
+	const count = 200
+	for i := range count {
+		name := fmt.Sprintf("%04d%s", i, strings.Repeat("&lt;", 1000))
+		if got := w.request(t, "juliet@localhost/balcony", "pubsub.localhost", "set", pubsub.NS, "<create node='"+name+"'/>"); got != "" {
+			t.Fatal(got)
+		}
+	}
+	list := func(set string) *xmpp.Element {
+		s := xmpp.New(xmpp.IQ, "get", jid.MustParse("pubsub.localhost"), jid.MustParse("romeo@localhost/orchard"),
+			element(t, "<query xmlns='http://jabber.org/protocol/disco#items'>"+set+"</query>"))
+		const items = "http://jabber.org/protocol/disco#items"
+		el, err := w.reg.Hosts["pubsub"].IQs[xmpp.IQKey{To: xmpp.ToHost, Type: stanza.GetIQ, Space: items, Local: "query"}](context.Background(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return el
+	}
+	seen, set := 0, ""
+	for seen < count {
+		page := list(set)
+		n := len(page.Children) - 1
+		if size := len(page.String()); size > 600<<10 || n < 1 {
+			t.Fatalf("%d items in %d bytes", n, size)
+		}
+		for i, c := range page.Children[:n] {
+			if name := c.Attrs[1].Value; !strings.HasPrefix(name, fmt.Sprintf("%04d", seen+i)) {
+				t.Fatalf("item %d is %.10s", seen+i, name)
+			}
+		}
+		seen += n
+		last := xmpp.El("http://jabber.org/protocol/rsm", "after").Say(page.Children[n-1].Attrs[1].Value)
+		set = xmpp.El("http://jabber.org/protocol/rsm", "set").Add(last).String()
+	}
+	if page := list("<set xmlns='http://jabber.org/protocol/rsm'><max>2</max><before/></set>"); len(page.Children) != 3 ||
+		!strings.HasPrefix(page.Children[0].Attrs[1].Value, "0198") || page.Children[2].Children[2].Text != "200" {
+		t.Errorf("last page: %.100s", page)
+	}
+}
+
+// XEP-0060 §6.5.4: an answer that does not have everything that was asked for says so, and the rest can be had.
+func TestNoAnswerIsSilentlyPartial(t *testing.T) {
+	w := newWorld(t, "juliet@localhost")
+	const (
+		node  = "urn:xmpp:omemo:2:bundles" // keeps all there can be
+		count = 12
+		big   = 100 << 10
+	)
+	ids := ""
+	for i := range count {
+		if got := w.request(t, "juliet@localhost/balcony", "juliet@localhost", "set", pubsub.NS, fmt.Sprintf("<publish node='%s'><item id='%d'><x xmlns='urn:x'>%s</x></item></publish>",
+			node, i, strings.Repeat("p", big))); !strings.Contains(got, "<publish") {
+			t.Fatal(got)
+		}
+		ids += fmt.Sprintf("<item id='%d'/>", i)
+	}
+	for name, tt := range map[string]struct{ open, first string }{
+		"all":       {"<items node='" + node + "'/>", "0"},
+		"by id":     {"<items node='" + node + "'>" + ids + "</items>", "0"},
+		"max_items": {"<items node='" + node + "' max_items='10'/>", "7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ask := func(set string) *xmpp.Element {
+				return element(t, w.request(t, "romeo@localhost/orchard", "juliet@localhost", "get", pubsub.NS, tt.open+set))
+			}
+			answer := ask("")
+			if len(answer.Children) != 2 {
+				t.Fatalf("%d items without a word of the others", len(answer.Children[0].Children))
+			}
+			items, set := answer.Children[0].Children, answer.Children[1]
+			if items[0].Attrs[0].Value != tt.first || set.Children[0].Text != tt.first || set.Children[2].Text != fmt.Sprint(count) {
+				t.Errorf("first page from %s: %s", items[0].Attrs[0].Value, set)
+			}
+			if size := len(answer.String()); size > 600<<10 {
+				t.Errorf("an answer of %d bytes", size)
+			}
+			if name == "max_items" {
+				return // who wants more than that pages with XEP-0059 alone
+			}
+			var seen []string
+			for {
+				for _, it := range items {
+					seen = append(seen, it.Attrs[0].Value)
+				}
+				if len(seen) >= count {
+					break
+				}
+				answer = ask("<set xmlns='http://jabber.org/protocol/rsm'><after>" + seen[len(seen)-1] + "</after></set>")
+				if items = answer.Children[0].Children; len(items) == 0 {
+					t.Fatalf("nothing after %v", seen)
+				}
+			}
+			for i, id := range seen {
+				if id != fmt.Sprint(i) {
+					t.Fatalf("item %d is %s", i, id)
+				}
+			}
+		})
+	}
+	for set, want := range map[string]string{"<before/>": "feature-not-implemented", "<index>1</index>": "feature-not-implemented", "<after>none</after>": "item-not-found"} {
+		if got := w.request(t, "juliet@localhost/balcony", "juliet@localhost", "get", pubsub.NS, "<items node='"+node+"'>"+ids+"</items><set xmlns='http://jabber.org/protocol/rsm'>"+set+"</set>"); got != want {
+			t.Errorf("by id with %s: %.100s", set, got)
+		}
+	}
+}
+
+// XEP-0060 §5.5: all items of a node are listed, in pages, however large they are.
+func TestLongListOfItems(t *testing.T) {
+	w := newWorld(t)
+	if got := w.request(t, "juliet@localhost/balcony", "pubsub.localhost", "set", pubsub.NS, "<create node='a'/>"); got != "" {
+		t.Fatal(got)
+	}
+	const count = 9
+	for i := range count {
+		w.request(t, "juliet@localhost/balcony", "pubsub.localhost", "set", pubsub.NS, fmt.Sprintf("<publish node='a'><item id='%d'><x xmlns='urn:x'>%s</x></item></publish>", i, strings.Repeat("p", 100<<10)))
+	}
+	const items = "http://jabber.org/protocol/disco#items"
+	s := xmpp.New(xmpp.IQ, "get", jid.MustParse("pubsub.localhost"), jid.MustParse("romeo@localhost/orchard"), xmpp.El(items, "query", "node", "a"))
+	el, err := w.reg.Hosts["pubsub"].IQs[xmpp.IQKey{To: xmpp.ToHost, Type: stanza.GetIQ, Space: items, Local: "query"}](t.Context(), s)
+	if err != nil || len(el.Children) != count {
+		t.Errorf("%v: %.300s", err, el)
+	}
+}

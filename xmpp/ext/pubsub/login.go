@@ -1,0 +1,273 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"balcony/xmpp"
+
+	"mellium.im/xmpp/jid"
+)
+
+// presence runs after the presence of a local session has changed: XEP-0163 §4.3.3. Its capabilities tell what it wants; what is new of that is sent.
+func (m *Module) presence(ctx context.Context, c xmpp.PresenceChange) {
+	if c.New == nil {
+		c.Session.SetValue(interestKey{}, (*interest)(nil))
+		return
+	}
+	raw, before := rawCaps(c.New), interestOf(c.Session)
+	if before.sameRaw(raw) {
+		return // XEP-0163 §4.3.3 rule 2: only initial presence, and what is new in a later one
+	}
+	of, ok := readCaps(c.New)
+	if raw == "" || !ok {
+		c.Session.SetValue(interestKey{}, &interest{raw: raw})
+		return
+	}
+	// Until the capabilities are known those from before count.
+	now := &interest{raw: raw}
+	if before != nil {
+		now.nodes = before.nodes
+	}
+	c.Session.SetValue(interestKey{}, now)
+	session := c.Session
+	account := session.JID().Bare()
+	m.learn(ctx, &question{of: of, from: account, to: session.JID(), then: func(ctx context.Context, nodes map[string]struct{}) {
+		if interestOf(session) != now {
+			return // another presence has come meanwhile
+		}
+		session.SetValue(interestKey{}, &interest{raw: raw, nodes: nodes})
+		fresh := without(nodes, now.nodes)
+		if len(fresh) > 0 {
+			m.arrive(ctx, account, session, fresh)
+		}
+	}, lost: func() {
+		if interestOf(session) == now {
+			session.SetValue(interestKey{}, &interest{raw: raw, nodes: now.nodes, again: true})
+		}
+	}})
+}
+
+// without are the nodes that are not among old.
+func without(nodes, old map[string]struct{}) map[string]struct{} {
+	if len(old) == 0 {
+		return nodes
+	}
+	left := make(map[string]struct{})
+	for n := range nodes {
+		if _, ok := old[n]; !ok {
+			left[n] = struct{}{}
+		}
+	}
+	return left
+}
+
+// arrive sends a session the last items of the nodes that it wants: those of its own account, and those of contacts here. Other servers send theirs
+// themselves, when they get its presence.
+func (m *Module) arrive(ctx context.Context, account jid.JID, session xmpp.Session, nodes map[string]struct{}) {
+	p := &xmpp.Pace{To: session}
+	if !m.showLast(ctx, account, account, session.JID(), nodes, p) {
+		return
+	}
+	contacts, err := m.relations.Subscriptions(ctx, account)
+	if err != nil {
+		m.log.Error("load roster", "account", account.String(), "err", err)
+		return
+	}
+	for _, c := range contacts {
+		if m.srv.Serves(c.Domainpart()) && !m.showLast(ctx, c, account, session.JID(), nodes, p) {
+			return
+		}
+	}
+}
+
+// showLast sends a resource of who the last items of an account's nodes; false when it takes no more.
+func (m *Module) showLast(ctx context.Context, owner, who, to jid.JID, nodes map[string]struct{}, p *xmpp.Pace) bool {
+	all, err := m.listing(ctx, owner)
+	if err != nil {
+		m.log.Error("load nodes", "account", owner.String(), "err", err)
+		return true
+	}
+	at := place{jid: owner, key: owner.String(), domain: owner.Domainpart()}
+	checked := false
+	for _, n := range all {
+		if _, wanted := nodes[n.Name]; !wanted || n.Config.SendLast != OnSubAndPresence || n.Items == 0 {
+			continue
+		}
+		if !owner.Equal(who) {
+			if !checked && m.blocks(ctx, owner, who) {
+				return true
+			}
+			checked = true
+			if ok, err := m.visible(ctx, at, n, who); err != nil || !ok {
+				if err != nil {
+					m.log.Error("look up subscription", "account", owner.String(), "err", err)
+				}
+				continue
+			}
+		}
+		it, ok, err := m.last(ctx, at, n)
+		if err != nil {
+			m.log.Error("load last item", "account", owner.String(), "node", n.Name, "err", err)
+		}
+		if err != nil || !ok {
+			continue
+		}
+		s := event{items: []Item{it}, stamp: it.Published}.message(at, n, false).WithTo(to)
+		m.srv.Route(ctx, s)
+		if !p.Sent(ctx, s.Size()) {
+			return false
+		}
+	}
+	return true
+}
+
+// visible reports whether a contact gets a node's events by presence: it is subscribed to the owner's presence, and the access model lets it in.
+func (m *Module) visible(ctx context.Context, at place, n Node, who jid.JID) (bool, error) {
+	_, from, err := m.relations.Subscribed(ctx, at.jid, who)
+	if err != nil || !from {
+		return false, err
+	}
+	f, err := m.look(ctx, at, n.Name, who)
+	if errors.Is(err, ErrNoNode) {
+		return false, nil
+	}
+	return err == nil && f.decide(Retrieve) == allowed, err
+}
+
+// Subscribed sends a contact who has become subscribed to the account's presence the last items of its nodes: XEP-0163 §4.3.4.
+func (m *Module) Subscribed(ctx context.Context, account, contact jid.JID) {
+	if !m.srv.Serves(contact.Domainpart()) {
+		m.resources.each(account.String(), contact.String(), func(full jid.JID, i *interest) {
+			if i != nil {
+				m.showLast(ctx, account, contact, full, i.nodes, new(xmpp.Pace))
+			}
+		})
+		return
+	}
+	for _, s := range m.srv.Sessions(contact) {
+		if i := interestOf(s); s.Presence() != nil && i != nil {
+			m.showLast(ctx, account, contact, s.JID(), i.nodes, new(xmpp.Pace))
+		}
+	}
+}
+
+// remotePresence learns from the presence of a contact elsewhere what its resource wants, and sends that when it comes: XEP-0163 §4.3.3 rule 2.
+func (m *Module) remotePresence(ctx context.Context, d *xmpp.Delivery) {
+	s := d.Stanza
+	from := s.From
+	if m.srv.Serves(from.Domainpart()) || s.To.Resourcepart() != "" {
+		return // presence that is directed at a resource is no sign of a subscription
+	}
+	account, key := d.Account, d.Account.String()
+	if s.Type == "unavailable" {
+		m.resources.drop(key, from)
+		return
+	}
+	if s.Type != "" || from.Resourcepart() == "" {
+		return
+	}
+	raw, before := rawCaps(s), m.resources.known(key, from)
+	if before.sameRaw(raw) {
+		return
+	}
+	if _, subscribed, err := m.relations.Subscribed(ctx, account, from.Bare()); err != nil || !subscribed {
+		return // strangers are not remembered
+	}
+	now := &interest{raw: raw, size: len(raw)}
+	if before != nil {
+		now.nodes, now.size = before.nodes, before.size-len(before.raw)+len(raw)
+	}
+	m.resources.put(key, from, now)
+	of, ok := readCaps(s)
+	if raw == "" || !ok {
+		return
+	}
+	m.learn(ctx, &question{of: of, from: account, to: from, elsewhere: true, then: func(ctx context.Context, nodes map[string]struct{}) {
+		if m.resources.known(key, from) != now {
+			return
+		}
+		size := len(raw)
+		if _, shared, _ := m.caps.Get(of.key()); !shared {
+			size += sizeOf(nodes)
+		}
+		m.resources.put(key, from, &interest{raw: raw, nodes: nodes, size: size})
+		if fresh := without(nodes, now.nodes); len(fresh) > 0 {
+			m.showLast(ctx, account, from.Bare(), from, fresh, new(xmpp.Pace))
+		}
+	}, lost: func() {
+		if m.resources.known(key, from) == now {
+			m.resources.put(key, from, &interest{raw: raw, nodes: now.nodes, again: true, size: now.size})
+		}
+	}})
+}
+
+// maxListings bounds what is remembered of accounts' nodes. chosen: the nodes of some 10,000 accounts.
+const maxListings = 16 << 20
+
+// listedSize is about what the nodes of an account take in memory.
+func listedSize(account string, nodes []Node) int {
+	size := 200 + len(account) // chosen: about what the entry itself takes
+	for _, n := range nodes {
+		size += 400 + len(n.Name) + len(n.Config.Title) + len(n.Config.Description) + len(n.Config.Type)
+		for _, g := range n.Config.Groups {
+			size += len(g) + 16
+		}
+	}
+	return size
+}
+
+// listing are the nodes of an account, without items: at a login those of every contact are looked through, and most have none that is wanted.
+func (m *Module) listing(ctx context.Context, account jid.JID) ([]Node, error) {
+	key := account.String()
+	nodes, ok, gen := m.listings.Get(key)
+	if ok {
+		return nodes, nil
+	}
+	all, err := m.store.PubSubNodes(ctx, account, account)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range all {
+		nodes = append(nodes, f.Node)
+	}
+	m.listings.Put(key, nodes, listedSize(key, nodes), gen)
+	return nodes, nil
+}
+
+// forgetful is a store that makes the listings forget what it changes, also after an error, which may have come after the commit.
+type forgetful struct {
+	Store
+	l *xmpp.Cache[[]Node]
+}
+
+func (f forgetful) CreatePubSubNode(ctx context.Context, service jid.JID, n Node) error {
+	defer f.l.Drop(service.String())
+	return f.Store.CreatePubSubNode(ctx, service, n)
+}
+
+func (f forgetful) ConfigurePubSubNode(ctx context.Context, service jid.JID, name string, c Config, keep int) ([]string, error) {
+	defer f.l.Drop(service.String())
+	return f.Store.ConfigurePubSubNode(ctx, service, name, c, keep)
+}
+
+func (f forgetful) DeletePubSubNode(ctx context.Context, service jid.JID, name string) error {
+	defer f.l.Drop(service.String())
+	return f.Store.DeletePubSubNode(ctx, service, name)
+}
+
+func (f forgetful) PublishPubSubItem(ctx context.Context, service jid.JID, name string, it Item, keep int, reject bool, since time.Time) ([]string, error) {
+	defer f.l.Drop(service.String())
+	return f.Store.PublishPubSubItem(ctx, service, name, it, keep, reject, since)
+}
+
+func (f forgetful) RetractPubSubItem(ctx context.Context, service jid.JID, name, id string) (bool, error) {
+	defer f.l.Drop(service.String())
+	return f.Store.RetractPubSubItem(ctx, service, name, id)
+}
+
+func (f forgetful) PurgePubSubNode(ctx context.Context, service jid.JID, name string) error {
+	defer f.l.Drop(service.String())
+	return f.Store.PurgePubSubNode(ctx, service, name)
+}

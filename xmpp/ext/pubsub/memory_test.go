@@ -1,0 +1,68 @@
+package pubsub
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"testing"
+	"time"
+
+	"mellium.im/xmpp/jid"
+)
+
+// Heap is what is in use after everything that can be freed was.
+func Heap() int64 {
+	runtime.GC()
+	runtime.GC() // what has a finalizer
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
+}
+
+// full is a store in which every account has 200 nodes.
+type full struct{ Store }
+
+func (full) PubSubNodes(_ context.Context, service, _ jid.JID) (all []Found, err error) {
+	for i := range 200 {
+		c := pepConfig()
+		c.Title = fmt.Sprint("Node ", i, " of ", service)
+		all = append(all, Found{Node: Node{Name: fmt.Sprint("eu.siacs.conversations.axolotl.bundles:", i), Config: c, Creator: service, Created: time.Now(), Items: 1}})
+	}
+	return all, nil
+}
+
+// What is remembered of accounts that have many nodes is bounded, and takes about as much as it is counted for.
+func TestRememberedNodesAreBounded(t *testing.T) {
+	m := New(full{}, nil, nil, slog.New(slog.DiscardHandler))
+	read := func(i int) {
+		account := jid.MustParse(fmt.Sprint("user", i, "@localhost"))
+		if _, err := m.listing(t.Context(), account); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := Heap()
+	const some, many = 20, 1000
+	for i := range some {
+		read(i)
+	}
+	one := (Heap() - before) / some
+	counted := int64(listedSize("user0@localhost", func() (all []Node) {
+		found, _ := full{}.PubSubNodes(t.Context(), jid.MustParse("user0@localhost"), jid.JID{})
+		for _, f := range found {
+			all = append(all, f.Node)
+		}
+		return all
+	}()))
+	t.Logf("an account with 200 nodes that was looked through: %d bytes, counted as %d", one, counted)
+	if one > 2*counted || one < counted/2 {
+		t.Errorf("an account with 200 nodes takes %d bytes and is counted as %d", one, counted)
+	}
+	for i := range many {
+		read(i)
+	}
+	if all := Heap() - before; all > 2*maxListings {
+		t.Errorf("%d accounts take %d bytes, the bound is %d", many, all, maxListings)
+	}
+	runtime.KeepAlive(m)
+}

@@ -1,0 +1,391 @@
+package pubsub
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"time"
+
+	"balcony/xmpp"
+
+	"mellium.im/xmpp/jid"
+	"mellium.im/xmpp/stanza"
+)
+
+const nsAddress = "http://jabber.org/protocol/address" // XEP-0033 §2
+
+// event is what subscribers are told: XEP-0060 §12.2.
+type event struct {
+	items      []Item
+	retracted  []string
+	purged     bool
+	deleted    bool
+	redirect   string // with deleted
+	configured bool
+	by         jid.JID   // who published, with the resource
+	stamp      time.Time // of a last item; the zero time for news
+}
+
+// element is the child of <event/>.
+func (e event) element(n Node) *xmpp.Element {
+	switch {
+	case e.purged:
+		return xmpp.El("", "purge", "node", n.Name) // XEP-0060 §8.5.2
+	case e.deleted:
+		el := xmpp.El("", "delete", "node", n.Name) // XEP-0060 §8.4.2
+		if e.redirect != "" {
+			el.Add(xmpp.El("", "redirect", "uri", e.redirect))
+		}
+		return el
+	case e.configured:
+		return xmpp.El("", "configuration", "node", n.Name) // XEP-0060 §8.2.5.3; who wants to know more asks
+	}
+	el := xmpp.El("", "items", "node", n.Name) // XEP-0060 §7.1.2 and §7.2.2
+	for _, it := range e.items {
+		el.Add(itemElement(it, n.Config, n.Config.Payloads))
+	}
+	for _, id := range e.retracted {
+		el.Add(xmpp.El("", "retract", "id", id))
+	}
+	return el
+}
+
+// message makes the stanza once; it is sent to all with their addresses.
+func (e event) message(at place, n Node, replyTo bool) *xmpp.Stanza {
+	children := []*xmpp.Element{xmpp.El(NSEvent, "event").Add(e.element(n))}
+	if replyTo && e.by.Resourcepart() != "" {
+		// XEP-0163 §4.3.1 rule 4: which resource has published, for those alone who know the account's resources.
+		children = append(children, xmpp.El(nsAddress, "addresses").Add(xmpp.El("", "address", "type", "replyto", "jid", e.by.String())))
+	}
+	if !e.stamp.IsZero() {
+		children = append(children, xmpp.El(xmpp.NSDelay, "delay", "stamp", e.stamp.UTC().Format(time.RFC3339))) // XEP-0060 §6.1.7
+	}
+	s := xmpp.New(xmpp.Message, messageType(n.Config), jid.JID{}, at.jid, children...)
+	s.ID = rand.Text()
+	return s
+}
+
+// messageType: XEP-0060 §16.4.4; a message without a type is a normal one (RFC 6121 §5.2.2).
+func messageType(c Config) string {
+	if c.Notification == "normal" {
+		return ""
+	}
+	return string(stanza.HeadlineMessage)
+}
+
+// recipient is somebody to whom an event goes.
+type recipient struct {
+	to       jid.JID
+	presence bool // it is subscribed to the account's presence, or its own
+}
+
+// tell sends an event of a node to all who are to have it.
+func (m *Module) tell(ctx context.Context, at place, n Node, e event) {
+	to, err := m.recipients(ctx, at, n)
+	if err != nil {
+		m.log.Error("find subscribers", "service", at.key, "node", n.Name, "err", err)
+		return
+	}
+	m.deliver(ctx, at, n, e, to)
+}
+
+// deliver sends an event. The stanza is made once for those who may see the publishing resource, and once for the others.
+func (m *Module) deliver(ctx context.Context, at place, n Node, e event, to []recipient) {
+	if !n.Config.Deliver {
+		return
+	}
+	var forms [2]*xmpp.Stanza
+	for _, r := range to {
+		i := 0
+		if r.presence && at.account() && e.by.Bare().Equal(at.jid) {
+			i = 1
+		}
+		if forms[i] == nil {
+			forms[i] = e.message(at, n, i == 1)
+		}
+		m.srv.Route(ctx, forms[i].WithTo(r.to))
+	}
+}
+
+// recipients are all to whom news of a node go: XEP-0060 §12.3, XEP-0163 §4.3.
+func (m *Module) recipients(ctx context.Context, at place, n Node) ([]recipient, error) {
+	affiliates, err := m.store.PubSubAffiliations(ctx, at.jid, n.Name)
+	if err != nil {
+		return nil, err
+	}
+	subscriptions, err := m.store.PubSubSubscriptions(ctx, at.jid, n.Name)
+	if err != nil {
+		return nil, err
+	}
+	c := &circle{m: m, at: at, n: n, has: make(map[string]bool)}
+	for _, a := range affiliates {
+		switch {
+		case at.account() && a.JID.Equal(at.jid):
+			continue // its own resources need no affiliation
+		case a.Affiliation == Owner && !at.account():
+			c.owners = append(c.owners, a.JID)
+		}
+		if c.affiliations == nil {
+			c.affiliations = make(map[string]Affiliation, len(affiliates))
+		}
+		c.affiliations[a.JID.String()] = a.Affiliation
+	}
+	if at.account() {
+		c.owners = []jid.JID{at.jid}
+		if len(subscriptions) > 0 {
+			c.subscriptions, c.full = make(map[string]bool, len(subscriptions)), make(map[string]bool)
+		}
+		for _, s := range subscriptions {
+			if s.State == Subscribed {
+				c.subscriptions[s.JID.Bare().String()] = true
+			}
+		}
+		if err := c.interested(ctx, affiliates); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range subscriptions {
+		if err := c.subscribed(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return c.to, nil
+}
+
+// circle is a list of recipients in the making.
+type circle struct {
+	m             *Module
+	at            place
+	n             Node
+	affiliations  map[string]Affiliation // by bare JID, without that of an account at its own node; nil where there are none, which is usual
+	subscriptions map[string]bool        // bare JIDs with a subscription, of an account's node; nil like full where there are none, which is usual
+	full          map[string]bool        // bare JIDs of which a resource is among the recipients
+	blocked       func(jid.JID) bool     // by the account; nil until it is asked for
+	owners        []jid.JID
+	to            []recipient
+	has           map[string]bool // addresses of the first indexed ones of to
+	indexed       int
+}
+
+// among reports whether an address is one of a recipient.
+func (c *circle) among(who jid.JID) bool {
+	for ; c.indexed < len(c.to); c.indexed++ {
+		c.has[c.to[c.indexed].to.String()] = true
+	}
+	return c.has[who.String()]
+}
+
+// interested adds the resources that have told their interest in their capabilities: those of the account itself, XEP-0163 §4.2, and those of contacts
+// that may retrieve the items, §3.4.
+func (c *circle) interested(ctx context.Context, affiliates []Affiliate) error {
+	if c.resources(c.at.jid); len(c.to) > 0 && c.full != nil {
+		c.full[c.at.key] = true
+	}
+	if c.n.Config.Access == Whitelist || c.n.Config.Access == Authorize {
+		// Nobody else may: the roster need not be gone through.
+		for _, a := range affiliates {
+			if a.JID.Equal(c.at.jid) {
+				continue
+			}
+			if err := c.contact(ctx, a.JID); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	contacts, err := c.m.relations.Subscribers(ctx, c.at.jid)
+	if err != nil {
+		return err
+	}
+	c.to = slices.Grow(c.to, len(contacts))
+	for _, contact := range contacts {
+		if err := c.add(ctx, contact); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// contact adds one who has an affiliation, if it is a contact.
+func (c *circle) contact(ctx context.Context, who jid.JID) error {
+	_, from, err := c.m.relations.Subscribed(ctx, c.at.jid, who)
+	if err != nil || !from {
+		return err
+	}
+	return c.add(ctx, who)
+}
+
+// add adds the interested resources of a contact, who is subscribed to the account's presence, if the node is for it. Who has none is not looked at
+// any further: of a large roster those are the most.
+func (c *circle) add(ctx context.Context, contact jid.JID) error {
+	before := len(c.to)
+	c.resources(contact)
+	if len(c.to) == before {
+		return nil
+	}
+	ok, err := c.admits(ctx, contact)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		c.to = c.to[:before]
+	} else if c.full != nil {
+		c.full[contact.String()] = true
+	}
+	return nil
+}
+
+// admits reports whether news of the node may go to a contact.
+func (c *circle) admits(ctx context.Context, contact jid.JID) (bool, error) {
+	r := Relation{Presence: true}
+	if c.n.Config.Access == Roster {
+		groups, err := c.m.relations.Groups(ctx, c.at.jid, contact)
+		if err != nil {
+			return false, err
+		}
+		r.Group = overlap(groups, c.n.Config.Groups)
+	}
+	var affiliation Affiliation
+	if c.affiliations != nil || c.subscriptions != nil {
+		key := contact.String()
+		affiliation, r.Subscribed = c.affiliations[key], c.subscriptions[key]
+	}
+	return decide(affiliation, r, c.n.Config.Access, c.n.Config.PublishModel, Retrieve) == allowed && !c.blocks(ctx, contact), nil
+}
+
+// blocks reports whether the account has blocked somebody. When that cannot be found out, nothing is sent.
+func (c *circle) blocks(ctx context.Context, contact jid.JID) bool {
+	if c.blocked == nil {
+		f, err := c.m.blocking.Blocked(ctx, c.at.jid)
+		if err != nil {
+			c.m.log.Error("look up block list", "err", err)
+			f = func(jid.JID) bool { return true }
+		}
+		c.blocked = f
+	}
+	return c.blocked(contact)
+}
+
+// resources adds the resources of a bare JID that are interested in the node.
+func (c *circle) resources(bare jid.JID) {
+	if !c.m.srv.Serves(bare.Domainpart()) {
+		for _, full := range c.m.resources.interested(c.at.key, bare.String(), c.n.Name) {
+			c.to = append(c.to, recipient{full, true})
+		}
+		return
+	}
+	for _, s := range c.m.srv.Sessions(bare) {
+		if interestOf(s).wants(c.n.Name) && s.Presence() != nil {
+			c.to = append(c.to, recipient{s.JID(), true})
+		}
+	}
+}
+
+// subscribed adds one who has subscribed: XEP-0163 §4.3.2. A bare JID of which a resource has told its interest gets the event there.
+func (c *circle) subscribed(ctx context.Context, s Subscription) error {
+	bare := s.JID.Bare()
+	key := bare.String()
+	if s.State != Subscribed || s.Options.Silent || c.full[key] && s.JID.Resourcepart() == "" {
+		return nil
+	}
+	if c.among(s.JID) {
+		return nil
+	}
+	f := found{Node: c.n, Standing: Standing{Affiliation: c.affiliations[key], Subscription: Subscribed}}
+	var err error
+	if f.relation, err = c.m.relationTo(ctx, c.owners, f, bare); err != nil {
+		return err
+	}
+	if f.decide(Retrieve) != allowed {
+		// XEP-0163 §7.1: who has lost access has lost the subscription. It is taken away where that is found out.
+		s.State = Unsubscribed
+		if err := c.m.store.SetPubSubSubscription(ctx, c.at.jid, c.n.Name, s); err != nil && !errors.Is(err, ErrNoNode) {
+			c.m.log.Error("end subscription", "service", c.at.key, "node", c.n.Name, "err", err)
+		}
+		return nil
+	}
+	if c.at.account() && c.blocks(ctx, bare) {
+		return nil // XEP-0163 §4.3.3 rule 3
+	}
+	c.to = c.m.present(c.to, c.n, s, bare.Equal(c.at.jid) || f.relation.Presence)
+	return nil
+}
+
+// present adds the address of a subscription, unless it is offline and the node or the subscription says that this counts: XEP-0060 §12.6 and
+// §16.4.2. Of a subscriber elsewhere it is not known.
+func (m *Module) present(to []recipient, n Node, s Subscription, presence bool) []recipient {
+	if !m.srv.Serves(s.JID.Domainpart()) || !n.Config.PresenceBased && len(s.Options.Show) == 0 {
+		return append(to, recipient{s.JID, presence})
+	}
+	for _, session := range m.srv.Sessions(s.JID.Bare()) {
+		p := session.Presence()
+		if p == nil || s.JID.Resourcepart() != "" && !session.JID().Equal(s.JID) {
+			continue
+		}
+		if len(s.Options.Show) == 0 {
+			return append(to, recipient{s.JID, presence})
+		}
+		if slices.Contains(s.Options.Show, showOf(p)) {
+			to = append(to, recipient{session.JID(), presence})
+		}
+	}
+	return to
+}
+
+// showOf is the availability of a presence in the words of pubsub#show-values.
+func showOf(p *xmpp.Stanza) string {
+	c, ok := p.Child("", "show")
+	if !ok || c.Text() == "" {
+		return "online"
+	}
+	return c.Text()
+}
+
+// blocks reports whether an account has blocked somebody. When that cannot be found out, nothing is sent.
+func (m *Module) blocks(ctx context.Context, owner, contact jid.JID) bool {
+	b, err := m.blocking.Blocks(ctx, owner, contact)
+	if err != nil {
+		m.log.Error("look up block list", "err", err)
+		return true
+	}
+	return b
+}
+
+// send sends an event of another kind to one entity.
+func (m *Module) send(ctx context.Context, at place, n Node, to jid.JID, el *xmpp.Element) {
+	m.sendMessage(ctx, at, n, to, xmpp.El(NSEvent, "event").Add(el))
+}
+
+func (m *Module) sendMessage(ctx context.Context, at place, n Node, to jid.JID, el *xmpp.Element) {
+	if at.account() && m.blocks(ctx, at.jid, to) {
+		return
+	}
+	s := xmpp.New(xmpp.Message, messageType(n.Config), to, at.jid, el)
+	s.ID = rand.Text()
+	m.srv.Route(ctx, s)
+}
+
+// sendLast sends the last item of a node to one who is new: XEP-0060 §6.1.7.
+func (m *Module) sendLast(ctx context.Context, at place, n Node, to jid.JID) {
+	it, ok, err := m.last(ctx, at, n)
+	if err != nil {
+		m.log.Error("load last item", "service", at.key, "node", n.Name, "err", err)
+	}
+	if err != nil || !ok || at.account() && m.blocks(ctx, at.jid, to) {
+		return
+	}
+	m.deliver(ctx, at, n, event{items: []Item{it}, stamp: it.Published}, []recipient{{to: to}})
+}
+
+// last finds the last published item.
+func (m *Module) last(ctx context.Context, at place, n Node) (Item, bool, error) {
+	if !n.Config.Persist || !n.Config.Deliver {
+		return Item{}, false, nil
+	}
+	p, err := m.store.PubSubItems(ctx, at.jid, n.Name, Query{Max: 1, Last: true, Since: n.Config.expiry(m.srv.Now())})
+	if err != nil || len(p.Items) == 0 {
+		return Item{}, false, err
+	}
+	return p.Items[0], true, nil
+}
