@@ -433,8 +433,14 @@ func TestInteropMelliumServices(t *testing.T) {
 		}
 	}
 	list := disco.FetchItems(romeo.ctx, items.Item{JID: domain}, romeo.Session)
-	for list.Next() {
-		t.Errorf("item %+v: there is nothing on this server yet", list.Item())
+	services := 0
+	for ; list.Next(); services++ {
+		if !strings.HasSuffix(list.Item().JID.String(), "."+domain.String()) {
+			t.Errorf("item %+v is no service of this domain", list.Item())
+		}
 	}
 	romeo.do(errors.Join(list.Err(), list.Close()))
+	if services == 0 {
+		t.Error("the domain has no services")
+	}
 }

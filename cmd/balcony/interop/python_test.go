@@ -26,7 +26,10 @@ func installed(t *testing.T, path, debian string) {
 func (s *server) python(script, scenario, want string) {
 	s.t.Helper()
 	port := func(listener string) int {
-		_, port, _ := strings.Cut(s.addrs[listener], ":")
+		_, port, ok := strings.Cut(s.addrs[listener], ":")
+		if !ok {
+			return 0
+		}
 		n, err := strconv.Atoi(port)
 		if err != nil {
 			s.t.Fatal(err)
@@ -34,7 +37,7 @@ func (s *server) python(script, scenario, want string) {
 		return n
 	}
 	options, err := json.Marshal(map[string]any{
-		"host": "127.0.0.1", "starttls": port("c2s"), "direct_tls": port("c2s_tls"), "password": password, "seconds": patience.Seconds() - 10, // so that it says where it waits
+		"host": "127.0.0.1", "starttls": port("c2s"), "direct_tls": port("c2s_tls"), "component": port("component"), "password": password, "seconds": patience.Seconds() - 10, // so that it says where it waits
 		"certificates": map[string]string{"localhost": s.certificate("localhost"), "open.test": s.certificate("open.test"),
 			"rsa256.test": filepath.Join(s.dir, "rsa256.test.crt"), "rsa384.test": filepath.Join(s.dir, "rsa384.test.crt")},
 	})
@@ -54,6 +57,8 @@ func (s *server) python(script, scenario, want string) {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(within(s.t), "/usr/bin/python3", "testdata/"+script, scenario, string(options))
 	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+s.certificate("localhost"), // what HTTP clients trust
+		"PYTHONDONTWRITEBYTECODE=1") // a script imports another
 	err = cmd.Run()
 	diff := cmp.Diff(facts, strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n"))
 	if err == nil && diff == "" {

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -12,6 +13,8 @@ func TestInteropSlixmpp(t *testing.T) {
 		scenario string
 		accounts []string
 		logins   map[string]int // nil: not looked at
+		listen   string         // a listener besides those of clients
+		more     string         // configuration
 	}{
 		{scenario: "login", accounts: []string{"romeo@localhost"}, logins: map[string]int{
 			"SCRAM-SHA-512-PLUS success": 2, "SCRAM-SHA-256-PLUS success": 1, "SCRAM-SHA-1-PLUS success": 1, "PLAIN success": 3,
@@ -24,16 +27,27 @@ func TestInteropSlixmpp(t *testing.T) {
 		{scenario: "roster", accounts: []string{"romeo@localhost"}},
 		{scenario: "subscription", accounts: []string{"romeo@localhost", "juliet@localhost"}},
 		{scenario: "chat", accounts: []string{"romeo@localhost", "juliet@localhost"}},
+		{scenario: "carbons", accounts: []string{"romeo@localhost", "juliet@localhost"}},
 		{scenario: "offline", accounts: []string{"romeo@localhost", "juliet@localhost"}},
+		{scenario: "mam", accounts: []string{"romeo@localhost", "nurse@localhost", "juliet@localhost"}},
+		{scenario: "resumption", accounts: []string{"romeo@localhost", "juliet@localhost"}},
 		{scenario: "blocking", accounts: []string{"romeo@localhost", "juliet@localhost"}},
 		{scenario: "services", accounts: []string{"romeo@localhost", "juliet@localhost"}},
 		{scenario: "registration", accounts: []string{"taken@open.test"}},
 		{scenario: "administration", accounts: []string{"romeo@localhost", "admin@localhost"}},
+		{scenario: "component", accounts: []string{"romeo@localhost"}, listen: "component", more: "[[component]]\nname = \"echo.localhost\"\nsecret = \"wherefore art thou\"\n"},
+		{scenario: "pep", accounts: []string{"romeo@localhost", "juliet@localhost"}},
+		{scenario: "omemo", accounts: []string{"romeo@localhost", "juliet@localhost"}},
+		{scenario: "pubsub", accounts: []string{"romeo@localhost", "juliet@localhost"}},
+		{scenario: "upload", accounts: []string{"romeo@localhost", "juliet@localhost"}, listen: "https"},
 	} {
 		t.Run(tt.scenario, func(t *testing.T) {
 			t.Parallel()
 			installed(t, "/usr/lib/python3/dist-packages/slixmpp", "python3-slixmpp")
-			s := start(t, tt.accounts...)
+			for _, name := range []string{"aiohttp", "oldmemo", "twomemo", "xmlschema"} {
+				installed(t, "/usr/lib/python3/dist-packages/"+name, "python3-"+name)
+			}
+			s := startIn(t, t.TempDir(), strings.Replace(configuration, tt.listen+" = []", tt.listen+` = ["127.0.0.1:0"]`, 1)+tt.more, tt.accounts...)
 			s.python("drive_slixmpp.py", tt.scenario, "slixmpp/"+tt.scenario+".txt")
 			if tt.logins != nil {
 				s.logins(tt.logins)

@@ -4,6 +4,7 @@ Prints what happens, one JSON object a line, in the order in which the scenario 
 """
 
 import asyncio
+import io
 import json
 import logging
 import ssl
@@ -44,7 +45,7 @@ class Client(slixmpp.ClientXMPP):
         self.auto_subscribe = False
         for plugin in ("xep_0030", "xep_0199", "xep_0203", *plugins):
             self.register_plugin(plugin)
-        for event in ("message", "message_error", "presence", "blocked", "unblocked", "stream_error", "failed_all_auth"):
+        for event in ("message", "message_error", "presence", "blocked", "unblocked", "stream_error", "failed_all_auth", "carbon_received", "carbon_sent"):
             self.add_event_handler(event, lambda data, event=event: self.came(event, data))
         self.add_event_handler("roster_update", self.roster_push)
         self.add_filter("in", self.before_slixmpp)
@@ -82,6 +83,16 @@ class Client(slixmpp.ClientXMPP):
         self.mechanism = self["feature_mechanisms"].mech.name
         return True
 
+    async def back(self):
+        """Connects again, and tells whether the session was resumed or begun anew."""
+        how = {event: asyncio.ensure_future(self.wait_until(event, None)) for event in ("session_resumed", "session_start")}
+        self.connect(address=(OPTIONS["host"], OPTIONS["starttls"]), use_ssl=False, force_starttls=True)
+        await asyncio.wait(how.values(), return_when=asyncio.FIRST_COMPLETED)
+        came = [event for event, future in how.items() if future.done()]
+        for future in how.values():
+            future.cancel()
+        return came[0]
+
     async def online(self, **presence):
         """Logs in, asks for the roster and sends initial presence; shows the roster."""
         assert await self.start(), "no session"
@@ -116,6 +127,19 @@ class Client(slixmpp.ClientXMPP):
             event, data = self.incoming.get_nowait()
             show(client=self.name, saw=event, instead_of="nothing", **describe(event, data))
 
+    async def forget(self):
+        """Forgets what has come, with all that the server has sent by now."""
+        await self["xep_0199"].ping(self.boundjid.domain)
+        while not self.incoming.empty():
+            self.incoming.get_nowait()
+
+    async def wait_for(self, event, kind):
+        """Waits for a stanza of that kind and forgets what comes before."""
+        while True:
+            name, data = await self.incoming.get()
+            if name == event and data["type"] == kind:
+                return data
+
     async def leave(self):
         await self.disconnect()
 
@@ -140,6 +164,9 @@ def describe(event, stanza):
         return {"jids": sorted(str(j) for j in stanza[event[:-2]]["items"])}
     if event == "stream_error":
         return {"condition": stanza["condition"]}
+    if event in ("carbon_received", "carbon_sent"):
+        copy = stanza[event]
+        return {"from": str(stanza["from"]), "type": stanza["type"], "copy from": str(copy["from"]), "to": str(copy["to"]), "body": copy["body"]}
     if event in ("message", "message_error", "presence"):
         fact = {"from": str(stanza["from"]), "type": stanza["type"]}
         if event == "message_error":
@@ -314,6 +341,39 @@ async def offline():
     await juliet.saw_nothing()  # once
     await romeo.leave()
     await juliet.leave()
+
+
+async def resumption():
+    romeo = await Client("romeo@localhost/orchard").online()
+    juliet = await Client("juliet@localhost/balcony", "xep_0198").online()
+    acked = []
+    juliet.add_event_handler("stanza_acked", lambda stanza: acked.append(stanza["body"]) if stanza.name == "message" else None)
+    romeo.send_message("juliet@localhost", "zero", mtype="chat")
+    await juliet.saw()
+    id = juliet["xep_0198"].sm_id
+    for turn in ("first", "second"):
+        await juliet.cut()
+        for n in (1, 2):
+            romeo.send_message("juliet@localhost", f"{turn} {n}", mtype="chat")
+        await romeo.saw_nothing()
+        show(turn=turn, how=await juliet.back(), same=juliet["xep_0198"].sm_id == id, jid=str(juliet.boundjid))
+        await juliet.saw(2)
+        juliet.send_message(romeo.boundjid, f"back from the {turn}", mtype="chat")
+        await romeo.saw()
+        await juliet.saw_nothing()
+        juliet["xep_0198"].request_ack()  # slixmpp forgets what is not acknowledged when it resumes
+        while not acked:
+            await juliet.wait_until("stanza_acked", None)
+        show(acknowledged=acked.pop())
+    await juliet.cut()
+    romeo.send_message("juliet@localhost", "kept", mtype="chat")
+    await romeo.saw_nothing()
+    juliet["xep_0198"].sm_id = "unknown"
+    show(how=await juliet.back(), same=juliet["xep_0198"].sm_id == id)
+    await juliet.available()
+    await juliet.saw()
+    await juliet.leave()
+    await romeo.leave()
 
 
 async def blocking():
@@ -508,6 +568,369 @@ async def administration():
     show(login=await benvolio.start())
     await admin.leave()
     await romeo.leave()
+
+
+class Echo(slixmpp.ComponentXMPP):
+    """A component that sends messages back, has presence, and describes itself."""
+
+    def __init__(self):
+        super().__init__("echo.localhost", "wherefore art thou", OPTIONS["host"], OPTIONS["component"])
+        for plugin in ("xep_0030", "xep_0199"):
+            self.register_plugin(plugin)
+        self["xep_0030"].add_identity(category="gateway", itype="echo", name="Echo")
+        self.add_event_handler("message", lambda m: m["type"] != "error" and m.reply(m["body"][::-1]).send())
+        self.add_event_handler("presence_subscribe", self.subscribed)
+        self.errors = asyncio.Queue()
+        self.add_event_handler("message_error", lambda m: self.errors.put_nowait(
+            [e.tag.split("}")[1] for e in m.xml.iter() if e.tag.startswith("{urn:ietf:params:xml:ns:xmpp-stanzas}")]))
+        self.add_event_handler("stream_error", lambda e: self.errors.put_nowait(e["condition"]))
+
+    async def start(self):
+        self.connect()
+        await self.wait_until("session_start", None)
+        return self
+
+    def subscribed(self, presence):
+        self.send_presence(pto=presence["from"].bare, pfrom=presence["to"], ptype="subscribed")
+        self.send_presence(pto=presence["from"].bare, pfrom=f"{presence['to'].bare}/home", pstatus="listening")
+
+    async def cut(self):
+        ended = self.disconnected
+        self.abort()
+        await ended
+
+
+async def component():
+    romeo = await Client("romeo@localhost/orchard").online()
+
+    async def message(to, body):
+        romeo.send_message(to, body, mtype="chat")
+        await romeo.saw()
+
+    async def listed():
+        items = (await romeo["xep_0030"].get_items("localhost"))["disco_items"]["items"]
+        return "echo.localhost" in [str(i[0]) for i in items]
+
+    show(listed=await listed())
+    await message("narcissus@echo.localhost", "nobody there")
+    show(ping=await answer(romeo["xep_0199"].send_ping("echo.localhost")))
+    echo = await Echo().start()
+    show(listed=await listed())
+    info = (await romeo["xep_0030"].get_info("echo.localhost"))["disco_info"]
+    show(identities=[[i[0], i[1], i[3]] for i in info["identities"]], ping="urn:xmpp:ping" in info["features"])
+    show(ping=await answer(romeo["xep_0199"].send_ping("echo.localhost")))
+    show(ping=await answer(echo["xep_0199"].send_ping("localhost", ifrom="echo.localhost")))
+    await message("narcissus@echo.localhost/pool", "Ïs <anybody> & here?")
+    romeo.send_presence_subscription(pto="narcissus@echo.localhost", ptype="subscribe")
+    await romeo.saw(4)
+    echo.send_message("nobody@localhost", "who is there?", mtype="chat", mfrom="narcissus@echo.localhost")
+    show(answer=await echo.errors.get())
+    # Not its domain: RFC 6120 §4.9.3.9.
+    ended = echo.disconnected
+    echo.send_message("romeo@localhost", "forged", mfrom="juliet@localhost")
+    show(stream=await echo.errors.get())
+    await ended
+    await message("narcissus@echo.localhost", "nobody there")
+    # Killed and started again, several times.
+    for _ in range(3):
+        echo = await Echo().start()
+        await message("narcissus@echo.localhost", "again")
+        await echo.cut()
+        while await listed():
+            pass
+        await message("narcissus@echo.localhost", "nobody there")
+    await romeo.saw_nothing()
+    await romeo.leave()
+
+
+async def upload():
+    import aiohttp
+
+    romeo = await Client("romeo@localhost/orchard", "xep_0363").online()
+    juliet = await Client("juliet@localhost/balcony").online()
+    plugin = romeo["xep_0363"]
+    # What its find_upload_service does where Python lets it.
+    for item in (await romeo["xep_0030"].get_items("localhost"))["disco_items"]["items"]:
+        info = (await romeo["xep_0030"].get_info(item[0]))["disco_info"]
+        if ("store", "file") in [i[:2] for i in info["identities"]] and "urn:xmpp:http:upload:0" in info["features"]:
+            plugin.upload_service = slixmpp.JID(item[0])
+            plugin.max_file_size = int(info.xml.find(".//{jabber:x:data}field[@var='max-file-size']/{jabber:x:data}value").text)
+    content = bytes(range(256)) * 10000
+    url = await plugin.upload_file("balcony & garden.png", input_file=io.BytesIO(content))
+    show(service=str(plugin.upload_service), most=plugin.max_file_size, https=url.startswith("https://localhost:"), ending=url.endswith(".png"))
+    romeo.send_message("juliet@localhost", url, mtype="chat")
+    _, message = await juliet.incoming.get()
+    trust = ssl.create_default_context(cafile=OPTIONS["certificates"]["localhost"])
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as http:
+        async with http.get(message["body"]) as got:
+            show(status=got.status, type=got.headers["Content-Type"], same=await got.read() == content)
+        async with http.head(message["body"]) as got:
+            show(status=got.status, length=got.headers["Content-Length"])
+        async with http.get(message["body"], headers={"Range": "bytes=256-511"}) as got:
+            show(status=got.status, same=await got.read() == bytes(range(256)))
+    show(too_large=await answer(plugin.request_slot("upload.localhost", "a", 10**12)))
+    await romeo.leave()
+    await juliet.leave()
+
+
+async def friends(one, other):
+    """Each becomes a contact of the other."""
+    for a, b in ((one, other), (other, one)):
+        a.send_presence_subscription(pto=b.boundjid.bare, ptype="subscribe")
+        await b.wait_for("presence", "subscribe")
+        b.send_presence_subscription(pto=a.boundjid.bare, ptype="subscribed")
+        await a.wait_for("presence", "subscribed")
+
+
+async def pep():
+    plugins = ("xep_0054", "xep_0060", "xep_0084", "xep_0115", "xep_0153", "xep_0163", "xep_0172", "xep_0222", "xep_0223")
+    romeo = Client("romeo@localhost/orchard", *plugins)
+    juliet = Client("juliet@localhost/balcony", *plugins)
+    events = asyncio.Queue()
+    for event in ("user_nick_publish", "avatar_metadata_publish"):
+        romeo.add_event_handler(event, lambda m, event=event: events.put_nowait((event, m)))
+    assert await romeo.start() and await juliet.start()
+    await romeo.get_roster()
+    await juliet.get_roster()
+    await juliet.available()
+    show(nick=await answer(juliet["xep_0172"].publish_nick("Juliet")))
+    romeo["xep_0163"].register_pep("user_nick", slixmpp.plugins.xep_0172.UserNick)
+    romeo["xep_0163"].add_interest("urn:xmpp:avatar:metadata")
+    await romeo["xep_0115"].update_caps()
+    await romeo.available()
+    await friends(romeo, juliet)
+    event, message = await events.get()
+    show(event=event, nick=message["pubsub_event"]["items"]["item"]["nick"]["nick"])
+    image = bytes(range(256)) * 40
+    digest = juliet["xep_0084"].generate_id(image)
+    show(data=await answer(juliet["xep_0084"].publish_avatar(image)))
+    show(metadata=await answer(juliet["xep_0084"].publish_avatar_metadata([{"id": digest, "type": "image/png", "bytes": len(image)}])))
+    event, message = await events.get()
+    info = message["pubsub_event"]["items"]["item"]["avatar_metadata"]["items"]
+    show(event=event, **{"from": str(message["from"]), "ids": [i["id"] == digest for i in info]})
+    got = await romeo["xep_0084"].retrieve_avatar("juliet@localhost", digest)
+    show(same=got["pubsub"]["items"]["item"]["avatar_data"]["value"] == image)
+    # For everybody: now it is in the vCard too.
+    for node in ("urn:xmpp:avatar:data", "urn:xmpp:avatar:metadata"):
+        config = await juliet["xep_0060"].get_node_config("juliet@localhost", node)
+        form = config["pubsub_owner"]["configure"]["form"]
+        answers = form.get_values()
+        form.reply()
+        form["type"] = "submit"
+        form.set_values({**answers, "pubsub#access_model": "open"})
+        show(configured=await answer(juliet["xep_0060"].set_node_config("juliet@localhost", node, form)))
+    show(metadata=await answer(juliet["xep_0084"].publish_avatar_metadata([{"id": digest, "type": "image/png", "bytes": len(image)}])))
+    card = await romeo["xep_0054"].get_vcard("juliet@localhost", cached=False)
+    show(photo=card["vcard_temp"]["PHOTO"]["BINVAL"] == image, type=card["vcard_temp"]["PHOTO"]["TYPE"])
+    secret = slixmpp.plugins.xep_0172.UserNick()
+    secret["nick"] = "rose"
+    show(store=await answer(juliet["xep_0223"].store(secret, node="urn:example:private", id="a")))
+    show(owner=await answer(juliet["xep_0060"].get_items("juliet@localhost", "urn:example:private")))
+    show(contact=await answer(romeo["xep_0060"].get_items("juliet@localhost", "urn:example:private")))
+    show(public=await answer(juliet["xep_0222"].store(secret, node="urn:example:public", id="a")))
+    show(contact=await answer(romeo["xep_0060"].get_items("juliet@localhost", "urn:example:public")))
+    await romeo.leave()
+    await juliet.leave()
+
+
+async def omemo():
+    from drive_omemo import DEVICES, NEW, OLD, Device
+
+    plugins = ("xep_0004", "xep_0060", "xep_0115", "xep_0163", "xep_0334")
+
+    def client(jid):
+        c = Client(jid, *plugins)
+        for node in DEVICES.values():
+            c["xep_0163"].add_interest(node)
+        return c
+
+    # Juliet publishes her device and goes.
+    juliet = client("juliet@localhost/balcony")
+    assert await juliet.start()
+    hers = await Device().use(juliet)
+    await juliet.leave()
+    # Romeo, a stranger to her, writes to her while she is away.
+    romeo = client("romeo@localhost/orchard")
+    assert await romeo.start()
+    await romeo.get_roster()
+    await romeo["xep_0115"].update_caps()
+    await romeo.available()
+    his = await Device().use(romeo)
+    show(own=await his.learns(2))
+    await his.refresh("juliet@localhost")
+    for namespace in (OLD, NEW):
+        show(sent=await his.say("juliet@localhost", namespace, "by yonder blessed moon"))
+    await romeo.forget()
+    juliet = client("juliet@localhost/balcony")
+    assert await juliet.start()
+    await juliet.get_roster()
+    await juliet.available()
+    await hers.use(juliet)
+    for _ in range(2):
+        show(heard=await hers.hears())
+    # Both online.
+    await hers.refresh("romeo@localhost")
+    for namespace in (OLD, NEW):
+        show(sent=await hers.say("romeo@localhost", namespace, "swear not by the moon"))
+        show(heard=await his.hears())
+    # Contacts: her lists come by themselves, and again when another device of hers joins.
+    await friends(romeo, juliet)
+    show(learnt=await his.learns(2))
+    phone = client("juliet@localhost/phone")
+    assert await phone.start()
+    second = await Device().use(phone)
+    show(learnt=await his.learns(2))
+    await phone.leave()
+    for namespace in (OLD, NEW):
+        show(sent=await his.say("juliet@localhost", namespace, "what shall I swear by"))
+        show(heard=await hers.hears())
+    await juliet.leave()
+    # She is away, and a contact: the message is for both devices, and the first one that comes gets it.
+    await romeo.wait_for("presence", "unavailable")
+    for namespace in (OLD, NEW):
+        show(sent=await his.say("juliet@localhost", namespace, "my heart's dear love"))
+    await romeo.forget()
+    phone = client("juliet@localhost/phone")
+    assert await phone.start()
+    await phone.get_roster()
+    await phone.available()
+    await second.use(phone)
+    for _ in range(2):
+        show(heard=await second.hears())
+    await phone.leave()
+    await romeo.leave()
+
+
+async def pubsub():
+    romeo = Client("romeo@localhost/orchard", "xep_0060", "xep_0004")
+    juliet = Client("juliet@localhost/balcony", "xep_0060", "xep_0004")
+    events = asyncio.Queue()
+    for event in ("pubsub_publish", "pubsub_retract", "pubsub_purge", "pubsub_delete"):
+        romeo.add_event_handler(event, lambda m, event=event: events.put_nowait((event, m)))
+    assert await romeo.start() and await juliet.start()
+    await romeo.available()
+    service = "pubsub.localhost"
+    info = (await romeo["xep_0030"].get_info(service))["disco_info"]
+    show(identities=sorted([i[0], i[1]] for i in info["identities"]), publish="http://jabber.org/protocol/pubsub#publish" in info["features"])
+    p, q = juliet["xep_0060"], romeo["xep_0060"]
+    show(create=await answer(p.create_node(service, "princely_musings")), again=await answer(p.create_node(service, "princely_musings")))
+    show(nodes=sorted(i[1] for i in (await q.get_nodes(service))["disco_items"]["items"]))
+    subscribed = (await q.subscribe(service, "princely_musings"))["pubsub"]["subscription"]
+    show(subscription=subscribed["subscription"], jid=str(subscribed["jid"]))
+    payload = slixmpp.xmlstream.ET.fromstring("<entry xmlns='http://www.w3.org/2005/Atom'><title>Soliloquy</title></entry>")
+    for i in ("a", "b", "c"):
+        await p.publish(service, "princely_musings", id=i, payload=payload)
+        event, message = await events.get()
+        show(event=event, id=message["pubsub_event"]["items"]["item"]["id"], title=message["pubsub_event"]["items"]["item"]["payload"][0].text)
+    show(items=[i["id"] for i in (await q.get_items(service, "princely_musings"))["pubsub"]["items"]])
+    show(newest=[i["id"] for i in (await q.get_items(service, "princely_musings", max_items=2))["pubsub"]["items"]])
+    show(one=[i["id"] for i in [(await q.get_item(service, "princely_musings", "b"))["pubsub"]["items"]["item"]]])
+    show(forbidden=await answer(q.publish(service, "princely_musings", id="d", payload=payload)))
+    show(affiliations=sorted((str(a["jid"]), a["affiliation"]) for a in (await p.get_node_affiliations(service, "princely_musings"))["pubsub_owner"]["affiliations"]))
+    show(modify=await answer(p.modify_affiliations(service, "princely_musings", [("romeo@localhost", "publisher")])))
+    show(allowed=await answer(q.publish(service, "princely_musings", id="d", payload=payload)))
+    event, message = await events.get()
+    show(event=event, id=message["pubsub_event"]["items"]["item"]["id"])
+    show(subscriptions=sorted((str(a["jid"]), a["subscription"]) for a in (await p.get_node_subscriptions(service, "princely_musings"))["pubsub_owner"]["subscriptions"]))
+    show(retract=await answer(p.retract(service, "princely_musings", "a", notify=True)))
+    event, message = await events.get()
+    show(event=event, id=message["pubsub_event"]["items"]["retract"]["id"])
+    show(purge=await answer(p.purge(service, "princely_musings")))
+    show(event=(await events.get())[0])
+    show(unsubscribe=await answer(q.unsubscribe(service, "princely_musings")))
+    show(again=await answer(q.unsubscribe(service, "princely_musings")))
+    show(forbidden=await answer(q.delete_node(service, "princely_musings")), delete=await answer(p.delete_node(service, "princely_musings")))
+    show(gone=await answer(q.get_items(service, "princely_musings")))
+    await romeo.leave()
+    await juliet.leave()
+
+
+async def mam():
+    romeo = await Client("romeo@localhost/orchard").online()
+    nurse = await Client("nurse@localhost/house").online()
+    juliet = await Client("juliet@localhost/balcony", "xep_0313", "xep_0359").online()
+    plugin = juliet["xep_0313"]
+    sent, got = [], []
+    for n in range(25):
+        who = nurse if n % 5 == 4 else romeo
+        sent.append(f"{who.name} {n}")
+        who.send_message("juliet@localhost", sent[n], mtype="chat")
+        _, message = await juliet.incoming.get()
+        got.append(message["stanza_id"]["id"])  # what the client can ask for without having asked for the archive before
+    bodies = lambda messages: [m["mam_result"]["forwarded"]["stanza"]["body"] for m in messages]
+    ids = lambda messages: [m["mam_result"]["id"] for m in messages]
+
+    async def pages(**query):
+        return [m async for m in plugin.iterate(**query)]
+
+    async def page(**query):
+        iq = await plugin.retrieve(**query)
+        return bodies(iq["mam"]["results"]), iq["mam_fin"]
+
+    everything = await pages(rsm={"max": 4})
+    show(pages_of_4=bodies(everything) == sent, ids=ids(everything) == got)
+    backwards = await pages(rsm={"max": 7}, reverse=True)
+    show(backwards=bodies(backwards) == sent[::-1])
+    first, fin = await page(rsm={"max": 3})
+    show(first_page=first, complete=fin["complete"], count=fin["rsm"]["count"], index=fin["rsm"]["first_index"], ends=[fin["rsm"]["first"] == got[0], fin["rsm"]["last"] == got[2]])
+    show(last_page=bodies(await pages(rsm={"max": 3}, reverse=True, total=3)))
+    show(after=(await page(rsm={"max": 3, "after": got[9]}))[0], before=(await page(rsm={"max": 3, "before": got[9]}))[0])
+    show(with_bare=bodies(await pages(with_jid="nurse@localhost", rsm={"max": 2})), with_full=(await page(with_jid="nurse@localhost/house"))[0] == sent[4::5],
+         with_other=(await page(with_jid="nurse@localhost/garden"))[0], with_nobody=(await page(with_jid="tybalt@localhost"))[0])
+    stamps = [m["mam_result"]["forwarded"]["delay"]["stamp"] for m in everything]
+    show(start=(await page(start=stamps[20]))[0], end=(await page(end=stamps[3]))[0], between=(await page(start=stamps[10], end=stamps[12]))[0])
+    show(all_at_once=bodies(await pages(start=stamps[4], end=stamps[19], with_jid="nurse@localhost", reverse=True, rsm={"max": 2})))
+    metadata = (await plugin.get_archive_metadata())["mam_metadata"]
+    show(metadata=[metadata[end]["id"] == id and metadata[end]["timestamp"] == stamp for end, id, stamp in (("start", got[0], stamps[0]), ("end", got[-1], stamps[-1]))])
+    show(fields=sorted((await plugin.get_fields()).get_fields()))
+    show(unknown_id=await answer(plugin.retrieve(rsm={"after": "28482-98726-73623"})), of_another=await answer(plugin.retrieve(jid="romeo@localhost")))
+    for c in (romeo, nurse, juliet):
+        await c.saw_nothing()
+        await c.leave()
+
+
+async def carbons():
+    romeo = await Client("romeo@localhost/orchard").online()
+    balcony = await Client("juliet@localhost/balcony", "xep_0280", "xep_0313").online()
+    chamber = Client("juliet@localhost/chamber", "xep_0280", "xep_0313")
+    await chamber.start_quietly()
+    for juliet in (balcony, chamber):
+        show(enable=await answer(juliet["xep_0280"].enable()))
+    chamber.send_presence()
+    await chamber.forget()
+    await balcony.forget()
+    romeo.send_message(balcony.boundjid, "to one of two", mtype="chat")
+    await balcony.saw()
+    await chamber.saw()
+    balcony.send_message("romeo@localhost", "from one of two", mtype="chat")
+    await romeo.saw()
+    await chamber.saw()
+    romeo.send_message("juliet@localhost", "to both", mtype="chat")
+    await balcony.saw()
+    await chamber.saw()
+    romeo.send_message("juliet@localhost/gone", "to neither", mtype="normal")
+    await balcony.saw()
+    await chamber.saw()
+    private = balcony.make_message("romeo@localhost", "between us", mtype="chat")
+    private.enable("carbon_private")
+    private.send()
+    await romeo.saw()
+    await chamber.saw_nothing()
+    show(disable=await answer(chamber["xep_0280"].disable()))
+    romeo.send_message(balcony.boundjid, "to one alone", mtype="chat")
+    await balcony.saw()
+    await chamber.saw_nothing()
+    await romeo.saw_nothing()
+    # What the devices have not got live is in the archive, in pages of two.
+    ids = set()
+    async for found in chamber["xep_0313"].iterate(with_jid=slixmpp.JID("romeo@localhost"), rsm={"max": 2}):
+        result = found["mam_result"]
+        message = result["forwarded"]["stanza"]
+        ids.add(result["id"])
+        show(archived=message["body"], by=message["from"].user)
+    show(ids=len(ids))
+    for client in (romeo, balcony, chamber):
+        await client.leave()
 
 
 async def main():
