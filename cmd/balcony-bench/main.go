@@ -111,8 +111,8 @@ type settings struct {
 func parse(args []string) (*settings, error) {
 	s := new(settings)
 	flags := flag.NewFlagSet("balcony-bench", flag.ContinueOnError)
-	serverList := flags.String("servers", strings.Join(servers.Names, ","), "`names` of the servers, comma-separated")
-	scenarioList := flags.String("scenarios", "all", "`names` of the scenarios, comma-separated: pairs, open-RATE, login, fanout, offline, memory")
+	serverList := flags.String("servers", strings.Join(servers.Default, ","), "`names` of the servers, comma-separated, of "+strings.Join(servers.Names, ", "))
+	scenarioList := flags.String("scenarios", "all", "`names` of the scenarios, comma-separated: pairs, open-RATE, websocket, websocket-RATE, login, fanout, pep, offline, resume, fast, restart, roundtrips, archive, catchup, s2s, memory, websocket-memory")
 	rateList := flags.String("rates", "2000,200", "`messages` per second of the open-loop scenarios, comma-separated")
 	sessionList := flags.String("sessions", "2000,5000", "`numbers` of idle sessions at which memory is read, comma-separated")
 	flags.IntVar(&s.repetitions, "reps", 3, "repetitions of each scenario on each server; the median counts")
@@ -120,10 +120,11 @@ func parse(args []string) (*settings, error) {
 	flags.DurationVar(&s.Warmup, "warmup", 2*time.Second, "load before the measured time")
 	flags.DurationVar(&s.Settle, "settle", 40*time.Second, "rest of the sessions before each reading of memory")
 	flags.IntVar(&s.Pairs, "pairs", 100, "pairs of accounts that exchange messages")
-	flags.IntVar(&s.Contacts, "contacts", 200, "contacts that receive a presence")
+	flags.IntVar(&s.Contacts, "contacts", 200, "contacts that receive a presence or a notification")
 	flags.IntVar(&s.Concurrency, "concurrency", 16, "logins, or senders of offline messages, at the same time; at most 256")
 	flags.IntVar(&s.Spools, "spools", 200, "accounts that offline messages are stored for")
 	flags.IntVar(&s.Spooled, "spooled", 20, "offline messages stored for each of them")
+	flags.IntVar(&s.Archived, "archived", 5000, "messages in the archive that a client reads")
 	flags.StringVar(&s.mechanism, "mechanism", "SCRAM-SHA-1", "SASL `mechanism`: SCRAM-SHA-1, SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN; all servers have SCRAM-SHA-1 keys")
 	flags.BoolVar(&s.hybrid, "hybrid", false, "let the client offer post-quantum key exchange, which only Go servers take; default: X25519 for all")
 	flags.StringVar(&s.balcony, "balcony", "", "`path` of the balcony binary; default: build it")
@@ -147,7 +148,7 @@ func parse(args []string) (*settings, error) {
 	}
 	slices.Sort(s.Sessions)
 	s.servers, s.scenarios = strings.Split(*serverList, ","), strings.Split(*scenarioList, ",")
-	for name, n := range map[string]int{"reps": s.repetitions, "pairs": s.Pairs, "contacts": s.Contacts, "concurrency": s.Concurrency, "spools": s.Spools, "spooled": s.Spooled} {
+	for name, n := range map[string]int{"reps": s.repetitions, "pairs": s.Pairs, "contacts": s.Contacts, "concurrency": s.Concurrency, "spools": s.Spools, "spooled": s.Spooled, "archived": s.Archived} {
 		if n < 1 {
 			return nil, fmt.Errorf("-%s must be at least 1", name)
 		}

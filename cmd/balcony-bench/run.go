@@ -52,7 +52,7 @@ func (b *run) all(ctx context.Context, scenarios []load.Scenario) error {
 	for _, sc := range scenarios {
 		for rep := range b.repetitions {
 			for _, s := range prepared {
-				if s.Name() == "relay" && !sc.Relay {
+				if s.Name() == "relay" && !sc.Relay || sc.Only != "" && sc.Only != s.Name() || servers.ForArchive(s.Name()) && !sc.Archived() {
 					continue
 				}
 				sample := report.Sample{Server: s.Name(), Scenario: sc.Name, Repetition: rep}
@@ -96,14 +96,32 @@ func summary(s report.Sample) string {
 
 // measure starts a server, runs a scenario against it, and stops it.
 func (b *run) measure(ctx context.Context, s servers.Server, sc load.Scenario, onLoad func(*servers.Process, int)) ([]load.Metric, error) {
+	b.env.Archive = sc.Archived()
 	p, err := s.Start(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer p.Stop()
+	defer func() { p.Stop() }()
 	dialer := b.dialer
 	dialer.Address = p.Addr
-	r := &load.Run{Options: b.Options, Dialer: &dialer, PID: p.PID, Rate: sc.Rate}
+	r := &load.Run{Options: b.Options, Dialer: &dialer, PIDs: p.PIDs(), Rate: sc.Rate, Direct: p.Direct, WebSocket: p.WebSocket, S2S: p.S2S,
+		Certificate: b.env.Pair}
+	r.Restart = func(ctx context.Context) error {
+		_, err := r.Disk(ctx)
+		return err
+	}
+	r.Disk = func(ctx context.Context) (size int64, err error) {
+		p.Stop()
+		if size, err = servers.Size(s.Data()); err != nil {
+			return 0, err
+		}
+		next, err := s.Start(ctx)
+		if err != nil {
+			return 0, err
+		}
+		p, dialer.Address, r.PIDs, r.Direct = next, next.Addr, next.PIDs(), next.Direct
+		return size, nil
+	}
 	if onLoad != nil {
 		r.OnLoad = func(seconds int) { onLoad(p, seconds) }
 	}

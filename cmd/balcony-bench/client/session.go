@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -16,6 +17,7 @@ const loginTimeout = 60 * time.Second
 // Dialer holds what all sessions of a run share. Its fields are not changed once sessions are dialled.
 type Dialer struct {
 	Address   string // host:port of a STARTTLS listener
+	WebSocket string // host:port of a listener with WebSocket over TLS; when set, Dial uses it in place of Address
 	Domain    string
 	Password  string // of every account
 	Mechanism string // the SASL mechanism to use; PLAIN when the server does not offer it
@@ -29,6 +31,7 @@ type Session struct {
 	State tls.ConnectionState
 
 	conn  *tls.Conn
+	wire  net.Conn // conn, or the WebSocket on it
 	frame *Framer
 }
 
@@ -42,10 +45,50 @@ func (d *Dialer) Dial(ctx context.Context, account, resource string) (*Session, 
 }
 
 func (d *Dialer) dial(ctx context.Context, account, resource string) (_ *Session, err error) {
+	s, _, err := d.connect(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.conn.Close()
+		}
+	}()
+	// RFC 6120 §7.7: binding.
+	if err = s.WriteString(fmt.Sprintf(`<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>%s</resource></bind></iq>`, resource)); err != nil {
+		return nil, err
+	}
+	answer, err := s.Next()
+	if err != nil {
+		return nil, err
+	}
+	full := Between(answer, "<jid>", "</jid>")
+	if full == nil {
+		return nil, fmt.Errorf("unexpected answer to bind: %s", answer)
+	}
+	s.JID = string(full)
+	s.conn.SetDeadline(time.Time{})
+	return s, nil
+}
+
+// connect takes an account through TCP, STARTTLS and SASL (RFC 6120 §5–§6) and opens the stream that follows; it returns the features. The deadline of
+// a login is set.
+func (d *Dialer) connect(ctx context.Context, account string) (_ *Session, features []byte, err error) {
+	if d.WebSocket != "" {
+		o, err := d.dialWebSocket(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		s, features, err := d.login(o.Conn, o, NewFramer(o, 1024), account)
+		if err != nil {
+			o.Close()
+		}
+		return s, features, err
+	}
 	var nd net.Dialer
 	raw, err := nd.DialContext(ctx, "tcp", d.Address)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -57,52 +100,52 @@ func (d *Dialer) dial(ctx context.Context, account, resource string) (_ *Session
 	// RFC 6120 §5.4.2: STARTTLS.
 	f := NewFramer(raw, 1024)
 	if _, err = d.open(raw, f); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err = exchange(raw, f, `<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>`, "<proceed"); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	conn := tls.Client(raw, d.TLS)
 	if err = conn.HandshakeContext(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 
-	// RFC 6120 §6.4: SASL.
-	f.Reset(conn)
-	features, err := d.open(conn, f)
-	if err != nil {
-		return nil, err
-	}
-	if err = d.authenticate(conn, f, account, features); err != nil {
-		return nil, err
-	}
+	return d.login(conn, conn, f, account)
+}
 
-	// RFC 6120 §7.7: binding.
-	f.Reset(conn)
-	if _, err = d.open(conn, f); err != nil {
-		return nil, err
+// login takes a stream over wire, which is conn or on it, through SASL (RFC 6120 §6.4).
+func (d *Dialer) login(conn *tls.Conn, wire net.Conn, f *Framer, account string) (_ *Session, features []byte, err error) {
+	f.Reset(wire)
+	if features, err = d.open(wire, f); err != nil {
+		return nil, nil, err
 	}
-	if _, err = fmt.Fprintf(conn, `<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>%s</resource></bind></iq>`, resource); err != nil {
-		return nil, err
+	if err = d.authenticate(wire, f, account, features); err != nil {
+		return nil, nil, err
 	}
-	answer, err := f.Next()
-	if err != nil {
-		return nil, err
+	f.Reset(wire)
+	if features, err = d.open(wire, f); err != nil {
+		return nil, nil, err
 	}
-	full := Between(answer, "<jid>", "</jid>")
-	if full == nil {
-		return nil, fmt.Errorf("unexpected answer to bind: %s", answer)
-	}
-	raw.SetDeadline(time.Time{})
-	return &Session{JID: string(full), State: conn.ConnectionState(), conn: conn, frame: f}, nil
+	return &Session{State: conn.ConnectionState(), conn: conn, wire: wire, frame: f}, features, nil
 }
 
 // open sends a stream header and returns the features.
 func (d *Dialer) open(w net.Conn, f *Framer) ([]byte, error) {
-	_, err := fmt.Fprintf(w, "<?xml version='1.0'?><stream:stream to='%s' version='1.0' xml:lang='en' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>", d.Domain)
-	if err != nil {
+	if _, err := w.Write([]byte(d.header())); err != nil {
 		return nil, err
 	}
+	return d.features(f)
+}
+
+func (d *Dialer) header() string {
+	if d.WebSocket != "" {
+		return fmt.Sprintf("<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='%s' version='1.0' xml:lang='en'/>", d.Domain)
+	}
+	return fmt.Sprintf("<?xml version='1.0'?><stream:stream to='%s' version='1.0' xml:lang='en' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>", d.Domain)
+}
+
+// features reads the server's stream header and returns its features.
+func (d *Dialer) features(f *Framer) ([]byte, error) {
 	if _, err := f.Header(); err != nil {
 		return nil, err
 	}
@@ -171,12 +214,30 @@ func exchange(w net.Conn, f *Framer, send, prefix string) error {
 
 // Write sends bytes as they are.
 func (s *Session) Write(b []byte) error {
-	_, err := s.conn.Write(b)
+	_, err := s.wire.Write(b)
 	return err
 }
 
-// WriteString sends text as it is.
-func (s *Session) WriteString(text string) error { return s.Write([]byte(text)) }
+// WriteString sends a stanza, or anything else as it is. Over WebSocket a stanza declares its namespace (RFC 7395 §3.3.3).
+func (s *Session) WriteString(text string) error {
+	if s.Namespace() != "" {
+		for _, kind := range []string{"<iq", "<presence", "<message"} {
+			if rest, ok := strings.CutPrefix(text, kind); ok {
+				text = kind + s.Namespace() + rest
+				break
+			}
+		}
+	}
+	return s.Write([]byte(text))
+}
+
+// Namespace is the declaration that a stanza of this session needs, with a leading space; empty on a stream that has it in its header.
+func (s *Session) Namespace() string {
+	if _, ok := s.wire.(*overWebSocket); ok {
+		return " xmlns='jabber:client'"
+	}
+	return ""
+}
 
 // Next returns the next stanza; the bytes are valid until the following call. It honours SetReadDeadline.
 func (s *Session) Next() ([]byte, error) { return s.frame.Next() }
@@ -231,6 +292,12 @@ func (s *Session) Online() error {
 // Logout ends the stream and waits until the server has ended it too (RFC 6120 §4.4), then closes the connection.
 func (s *Session) Logout() {
 	s.conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if s.Namespace() != "" {
+		s.WriteString("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>")
+		s.Until(func(st []byte) bool { return bytes.HasPrefix(st, []byte("<close")) })
+		s.conn.Close()
+		return
+	}
 	s.WriteString("</stream:stream>")
 	s.Until(func([]byte) bool { return false })
 	s.conn.Close()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"balcony/cmd/balcony-bench/client"
@@ -27,8 +26,7 @@ func Fanout(ctx context.Context, r *Run) ([]Metric, error) {
 		return nil, fmt.Errorf("subscriptions: %w", err)
 	}
 
-	var round, received atomic.Int64
-	complete := make(chan struct{}, 1)
+	b := newBroadcast(r.Contacts)
 	in := read(ctx, all, func(i int, s *client.Session) error {
 		for {
 			st, err := s.Next()
@@ -38,62 +36,15 @@ func Fanout(ctx context.Context, r *Run) ([]Metric, error) {
 			if s == hub || !bytes.HasPrefix(st, []byte("<presence")) {
 				continue
 			}
-			if due, ok := stampOf(st, "<status>"); ok && int64(due) == round.Load() && received.Add(1) == int64(r.Contacts) {
-				complete <- struct{}{}
+			if due, ok := stampOf(st, "<status>"); ok {
+				b.got(due)
 			}
 		}
 	})
 	presence := []byte("<presence><show>away</show><status>0000000000000000 by the orchard wall</status><priority>5</priority></presence>")
 	stamp := presence[bytes.Index(presence, []byte("0000")):][:stampLen]
-	// update sends one presence and waits for all contacts.
-	update := func() error {
-		received.Store(0)
-		due := time.Since(epoch)
-		round.Store(int64(due))
-		putStamp(stamp, due)
-		if err := hub.Write(presence); err != nil {
-			return err
-		}
-		timeout := time.NewTimer(30 * time.Second)
-		defer timeout.Stop()
-		select {
-		case <-complete:
-			return nil
-		case <-timeout.C:
-			return fmt.Errorf("only %d of %d contacts received a presence", received.Load(), r.Contacts)
-		case <-in.ctx.Done():
-			return context.Cause(in.ctx)
-		}
-	}
-	use, n, latency, err := func() (use usage, n int64, latency []time.Duration, err error) {
-		for start := time.Now(); time.Since(start) < r.Warmup; {
-			if err := update(); err != nil {
-				return use, 0, nil, err
-			}
-		}
-		m, err := r.begin(r.Duration)
-		if err != nil {
-			return use, 0, nil, err
-		}
-		for start := time.Now(); time.Since(start) < r.Duration; n += int64(r.Contacts) {
-			begin := time.Now()
-			if err := update(); err != nil {
-				return use, 0, nil, err
-			}
-			latency = append(latency, time.Since(begin))
-		}
-		use, err = r.end(m)
-		return use, n, latency, err
-	}()
-	if stopErr := in.stop(); err == nil {
-		err = stopErr
-	}
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(latency)
-	metrics, err := use.perOp("", "presence", n)
-	return append(metrics, latencies(latency)...), err
+	update := func(patience time.Duration) error { return b.send(in, hub, presence, stamp, patience) }
+	return r.broadcasts(in, "presence", nil, update)
 }
 
 // subscribe makes every contact a subscriber of the hub (RFC 6121 §3.1), unless the hub's roster says that they are.

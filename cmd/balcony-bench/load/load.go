@@ -3,6 +3,7 @@ package load
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -25,6 +26,7 @@ type Options struct {
 	Spooled     int           // messages stored for each
 	Sessions    []int         // numbers of idle sessions at which memory is read, ascending
 	Settle      time.Duration // wait before each reading of memory
+	Archived    int           // messages in an archive that is read
 }
 
 // Metric is one measured value.
@@ -44,8 +46,19 @@ type Heading struct {
 type Run struct {
 	Options
 	Dialer *client.Dialer
-	PID    int // of the server
-	Rate   int // messages per second, only for OpenLoop
+	PIDs   []int  // of the server, itself first
+	Rate   int    // messages per second, only for OpenLoop
+	Direct string // address of a listener with direct TLS, "" for none
+	// WebSocket is the address of a listener with WebSocket over TLS, "" for none.
+	WebSocket string
+	// S2S is the address of a listener for other servers, "" for none.
+	S2S string
+	// Certificate is what the driver shows where it plays a server.
+	Certificate tls.Certificate
+	// Restart ends the server as an operator does, and starts it again with its data; Dialer, Direct and PIDs are then those of the new process.
+	Restart func(context.Context) error
+	// Disk is Restart, and returns the size in bytes of the files that the server keeps its data in, as they were while it did not run.
+	Disk func(context.Context) (int64, error)
 	// OnLoad is called when a measured window of so many seconds begins, and with 0 when sessions rest; it may take profiles. Nil: no call.
 	OnLoad func(seconds int)
 }
@@ -54,23 +67,41 @@ type Run struct {
 type Scenario struct {
 	Heading
 	Relay    bool                    // whether the relay can do it
+	Only     string                  // the only server that can do it, "" for all
 	Rate     int                     // see Run
 	Accounts func(*Options) []string // the localparts it uses; no two scenarios that leave traces share any
 	Run      func(context.Context, *Run) ([]Metric, error)
 }
 
+// Archived reports whether the servers archive messages while they do the work; in all other scenarios none does.
+func (s Scenario) Archived() bool { return s.Name == "archive" || s.Name == "catchup" }
+
 // Scenarios lists all scenarios in the order in which they are printed; rates are those of the open loop, in messages per second.
 func Scenarios(rates []int) []Scenario {
-	all := []Scenario{{Heading{"pairs", "one-to-one message delivered, closed loop"}, true, 0, pairAccounts, ClosedLoop}}
+	all := []Scenario{{Heading{"pairs", "one-to-one message delivered, closed loop"}, true, "", 0, pairAccounts, ClosedLoop}}
 	for _, r := range rates {
 		head := Heading{fmt.Sprintf("open-%d", r), fmt.Sprintf("one-to-one message delivered, open loop %d/s", r)}
-		all = append(all, Scenario{head, true, r, pairAccounts, OpenLoop})
+		all = append(all, Scenario{head, true, "", r, pairAccounts, OpenLoop})
+	}
+	all = append(all, Scenario{Heading{"websocket", "the same over WebSocket, closed loop"}, false, "", 0, pairAccounts, overWebSocket(ClosedLoop)})
+	for _, r := range rates {
+		head := Heading{fmt.Sprintf("websocket-%d", r), fmt.Sprintf("the same over WebSocket, open loop %d/s", r)}
+		all = append(all, Scenario{head, false, "", r, pairAccounts, overWebSocket(OpenLoop)})
 	}
 	return append(all,
-		Scenario{Heading{"login", "TCP, STARTTLS, SASL, bind, roster, presence, and the end of the session"}, true, 0, loginAccounts, Login},
-		Scenario{Heading{"fanout", "presence received, fan-out to all contacts"}, false, 0, fanoutAccounts, Fanout},
-		Scenario{Heading{"offline", "offline message stored, delivered"}, false, 0, offlineAccounts, Offline},
-		Scenario{Heading{"memory", "resident memory of idle TLS sessions"}, true, 0, memoryAccounts, Memory},
+		Scenario{Heading{"login", "TCP, STARTTLS, SASL, bind, roster, presence, and the end of the session"}, true, "", 0, loginAccounts, Login},
+		Scenario{Heading{"fanout", "presence received, fan-out to all contacts"}, false, "", 0, fanoutAccounts, Fanout},
+		Scenario{Heading{"pep", "PEP notification received, published to all contacts"}, false, "", 0, fanoutAccounts, PEP},
+		Scenario{Heading{"offline", "offline message stored, delivered"}, false, "", 0, offlineAccounts, Offline},
+		Scenario{Heading{"resume", "session resumed (XEP-0198) with 2 waiting messages"}, false, "", 0, resumeAccounts, Resume},
+		Scenario{Heading{"fast", "the same by token with one request (SASL2, FAST), direct TLS"}, false, "balcony", 0, resumeAccounts, Fast},
+		Scenario{Heading{"restart", "sessions that wait for their clients, and resume at once after a restart"}, false, "balcony", 0, restartAccounts, Restart},
+		Scenario{Heading{"roundtrips", "round trips from TCP connect to <resumed/>"}, false, "balcony", 0, roundTripAccounts, RoundTrips},
+		Scenario{Heading{"archive", "one-to-one message delivered and archived for both, closed loop"}, false, "", 0, pairAccounts, ClosedLoop},
+		Scenario{Heading{"catchup", "a client reads its whole archive (XEP-0313), page by page"}, false, "", 0, readerAccounts, CatchUp},
+		Scenario{Heading{"s2s", "message relayed to a server of another domain, and from it, closed loop"}, false, "", 0, federationAccounts, Federation},
+		Scenario{Heading{"memory", "resident memory of idle TLS sessions"}, true, "", 0, memoryAccounts, Memory},
+		Scenario{Heading{"websocket-memory", "resident memory of idle sessions over WebSocket"}, false, "", 0, memoryAccounts, overWebSocket(Memory)},
 	)
 }
 
@@ -99,7 +130,7 @@ func (r *Run) begin(length time.Duration) (mark, error) {
 }
 
 func (r *Run) mark() (m mark, err error) {
-	if m.server, err = proc.ReadCPU(r.PID); err != nil {
+	if m.server, err = proc.ReadCPU(r.PIDs...); err != nil {
 		return m, fmt.Errorf("CPU time of the server: %w", err)
 	}
 	if m.driver, err = proc.ReadCPU(os.Getpid()); err != nil {

@@ -89,7 +89,7 @@ func relayRun(t *testing.T) *Run {
 		Options: Options{Duration: 200 * time.Millisecond, Warmup: 20 * time.Millisecond, Pairs: 3, Concurrency: 2, Sessions: []int{2, 5}},
 		Dialer: &client.Dialer{Address: l.Addr().String(), Domain: "localhost", Password: "secret", Mechanism: "SCRAM-SHA-1",
 			TLS: &tls.Config{RootCAs: env.Roots, ServerName: "localhost"}, Keys: new(client.KeyCache)},
-		PID: os.Getpid(), Rate: 500,
+		PIDs: []int{os.Getpid()}, Rate: 500,
 	}
 }
 
@@ -127,7 +127,7 @@ func TestScenariosOnRelay(t *testing.T) {
 func TestErrorEndsScenario(t *testing.T) {
 	for _, run := range []func(context.Context, *Run) ([]Metric, error){ClosedLoop, OpenLoop, Login, Memory} {
 		r := relayRun(t)
-		r.Duration, r.PID = time.Minute, -1
+		r.Duration, r.PIDs = time.Minute, []int{-1}
 		if _, err := run(t.Context(), r); err == nil {
 			t.Error("no error")
 		}

@@ -53,5 +53,5 @@ func (r *Run) rss(ctx context.Context, rest time.Duration) (int64, error) {
 	if err := wait(ctx, rest); err != nil {
 		return 0, err
 	}
-	return proc.RSS(r.PID)
+	return proc.RSS(r.PIDs[0])
 }

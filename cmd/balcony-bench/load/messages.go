@@ -31,9 +31,12 @@ type message struct {
 	stamps []int // offsets: the id, the body, the origin-id
 }
 
-func newMessage(to string) *message {
+func newMessage(to string) *message { return newMessageIn("", to) }
+
+// newMessageIn is newMessage with a declaration of its namespace, with a leading space.
+func newMessageIn(namespace, to string) *message {
 	const stamp = "################"
-	text := "<message to='" + to + "' type='chat' id='" + stamp + "'><body>" + stamp + " %s</body>" +
+	text := "<message" + namespace + " to='" + to + "' type='chat' id='" + stamp + "'><body>" + stamp + " %s</body>" +
 		"<active xmlns='http://jabber.org/protocol/chatstates'/><request xmlns='urn:xmpp:receipts'/>" +
 		"<markable xmlns='urn:xmpp:chat-markers:0'/><origin-id xmlns='urn:xmpp:sid:0' id='" + stamp + "'/></message>"
 	words := strings.Repeat("my bounty is as boundless as the sea, ", 10)
@@ -88,7 +91,7 @@ func lanes(all sessions) []*lane {
 	l := make([]*lane, len(all))
 	for i := range all {
 		bare, _, _ := strings.Cut(all[i^1].JID, "/")
-		l[i] = &lane{out: newMessage(bare)}
+		l[i] = &lane{out: newMessageIn(all[i].Namespace(), bare)}
 	}
 	return l
 }
@@ -129,6 +132,14 @@ func messages(s *client.Session, got func(due time.Duration) error) error {
 	}
 }
 
+// overWebSocket is a scenario with clients that connect over WebSocket (RFC 7395).
+func overWebSocket(run func(context.Context, *Run) ([]Metric, error)) func(context.Context, *Run) ([]Metric, error) {
+	return func(ctx context.Context, r *Run) ([]Metric, error) {
+		r.Dialer.WebSocket = r.WebSocket
+		return run(ctx, r)
+	}
+}
+
 // ClosedLoop lets each pair pass messages to and fro, one in flight per pair, as fast as the server delivers.
 func ClosedLoop(ctx context.Context, r *Run) ([]Metric, error) {
 	all, err := r.login(ctx, pairAccounts(&r.Options), true)
@@ -151,7 +162,7 @@ func ClosedLoop(ctx context.Context, r *Run) ([]Metric, error) {
 	use, n, err := func() (use usage, n int64, err error) {
 		for i := 0; i < len(all); i += 2 {
 			// A message of its own: the reader that may already answer uses the lane's.
-			if err := all[i].Write(newMessage(strings.Split(all[i+1].JID, "/")[0]).at(time.Since(epoch))); err != nil {
+			if err := all[i].Write(newMessageIn(all[i].Namespace(), strings.Split(all[i+1].JID, "/")[0]).at(time.Since(epoch))); err != nil {
 				return use, 0, err
 			}
 		}

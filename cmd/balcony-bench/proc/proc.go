@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,9 +15,9 @@ import (
 // tick is the unit of /proc/PID/stat: USER_HZ is 100 on every Linux port that Go has.
 const tick = 10 * time.Millisecond
 
-// Tree returns pid and all its living descendants.
-func Tree(pid int) []int {
-	all := []int{pid}
+// Tree returns pids and all their living descendants.
+func Tree(pids ...int) []int {
+	all := slices.Clone(pids)
 	for i := 0; i < len(all); i++ {
 		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", all[i]))
 		for _, f := range files {
@@ -31,19 +32,19 @@ func Tree(pid int) []int {
 	return all
 }
 
-// CPU is a reading of the CPU time that a process and its living descendants have used.
+// CPU is a reading of the CPU time that processes and their descendants have used.
 type CPU struct {
 	threads time.Duration // sum over the living threads, in nanoseconds
-	total   time.Duration // user and system time, threads that ended included, in ticks
+	total   time.Duration // user and system time, threads and descendants that ended included, in ticks
 }
 
 // ReadCPU takes a reading.
-func ReadCPU(pid int) (CPU, error) {
+func ReadCPU(pids ...int) (CPU, error) {
 	var c CPU
-	for _, p := range Tree(pid) {
+	for _, p := range Tree(pids...) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
 		if err != nil {
-			if p == pid {
+			if slices.Contains(pids, p) {
 				return c, err
 			}
 			continue // a descendant that has just ended
@@ -65,7 +66,7 @@ func ReadCPU(pid int) (CPU, error) {
 	return c, nil
 }
 
-// Since is the CPU time used between the readings before and c. The exact sum over the threads counts, unless threads ended in
+// Since is the CPU time used between the readings before and c. The exact sum over the threads counts, unless threads or descendants ended in
 // between and took their time along; then the coarse total does.
 func (c CPU) Since(before CPU) time.Duration {
 	exact, coarse := c.threads-before.threads, c.total-before.total
@@ -75,19 +76,22 @@ func (c CPU) Since(before CPU) time.Duration {
 	return exact
 }
 
-// parseStat returns utime + stime (fields 14 and 15) of /proc/PID/stat.
+// parseStat returns utime + stime + cutime + cstime (fields 14 to 17) of /proc/PID/stat.
 func parseStat(b []byte) (time.Duration, error) {
 	i := bytes.LastIndexByte(b, ')') // the command name may hold anything
 	f := strings.Fields(string(b[i+1:]))
-	if i < 0 || len(f) < 13 {
+	if i < 0 || len(f) < 15 {
 		return 0, fmt.Errorf("unexpected stat line %q", b)
 	}
-	utime, err1 := strconv.ParseInt(f[11], 10, 64)
-	stime, err2 := strconv.ParseInt(f[12], 10, 64)
-	if err1 != nil || err2 != nil {
-		return 0, fmt.Errorf("unexpected stat line %q", b)
+	var sum int64
+	for _, field := range f[11:15] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("unexpected stat line %q", b)
+		}
+		sum += n
 	}
-	return time.Duration(utime+stime) * tick, nil
+	return time.Duration(sum) * tick, nil
 }
 
 // RSS is the resident memory of a process and its living descendants, in KiB.

@@ -8,7 +8,7 @@ import (
 
 func TestParse(t *testing.T) {
 	cpu, err := parseStat([]byte("7 (a ) b) S 1 7 7 0 -1 4194304 10 0 0 0 150 25 9 9 20 0 1 0 5 1 1"))
-	if err != nil || cpu != 1750*time.Millisecond {
+	if err != nil || cpu != 1930*time.Millisecond {
 		t.Errorf("stat: %v, %v", cpu, err)
 	}
 	rss, err := parseRSS([]byte("5-7 ---p 0 00:00 0   [rollup]\nRss:                1736 kB\nPss:  303 kB\n"))

@@ -105,12 +105,24 @@ func (r *Run) Text(w io.Writer) {
 
 // ratios writes what share of each other server's cost Balcony has, beside the share that the budget allows.
 func (r *Run) ratios(w io.Writer) {
-	const ours = "balcony"
-	if !slices.Contains(r.Servers, ours) || len(r.Servers) == 1 {
+	if len(r.Servers) == 1 {
 		return
 	}
-	fmt.Fprintf(w, "### Balcony's cost as a share of the others' (budget: must, aim)\n\n")
-	head := []string{"", "balcony"}
+	for _, ours := range []string{"balcony", "balcony-postgres"} {
+		if slices.Contains(r.Servers, ours) {
+			r.shares(w, ours)
+		}
+	}
+}
+
+// shares are the ratios of one of ours to those of the others.
+func (r *Run) shares(w io.Writer, ours string) {
+	title := "Balcony's cost"
+	if ours != "balcony" {
+		title = "The cost of " + ours
+	}
+	fmt.Fprintf(w, "### %s as a share of the others' (budget: must, aim)\n\n", title)
+	head := []string{"", ours}
 	for _, s := range r.Servers {
 		if s != ours {
 			head = append(head, "/ "+s)

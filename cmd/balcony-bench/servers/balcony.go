@@ -18,14 +18,19 @@ import (
 	"mellium.im/xmpp/jid"
 )
 
-// balcony is this module's server with its defaults, except the rate limit of a session: the others run without theirs.
+// balcony is this module's server with its defaults, except the rate limits of sessions and of other servers: the others run without theirs. Its database is SQLite, or a
+// PostgreSQL server of its own.
 type balcony struct {
-	env    *Env
-	dir    string
-	binary string
+	env      *Env
+	name     string
+	postgres bool
+	dir      string
+	binary   string
+	database *database // nil for SQLite
 }
 
-// balconyConfig: arguments are the data folder, domain, certificate, key and c2s address.
+// balconyConfig: arguments are the data folder, domain, certificate, key, c2s address, that with direct TLS and that with HTTPS, whether messages are
+// archived, the driver and the DSN of the database, and the address for other servers, which need no valid certificate with any of the servers.
 const balconyConfig = `# generated
 data = %[1]q
 
@@ -36,24 +41,60 @@ key = %[4]q
 
 [listen]
 c2s = [%[5]q]
-c2s_tls = []
-s2s = []
+c2s_tls = [%[6]q]
+s2s = [%[11]q]
 s2s_tls = []
 http = []
-https = []
+https = [%[7]q]
 component = []
+
+[archive]
+enabled = %[8]t
+
+[storage]
+driver = %[9]q
+dsn = %[10]q
+
+[s2s]
+auth = "dialback"
 
 [limits]
 client_rate = "off"
+server_rate = "off"
 `
 
-func (b *balcony) Name() string { return "balcony" }
+func (b *balcony) Name() string { return b.name }
+
+func (b *balcony) Data() string {
+	if b.database != nil {
+		return b.database.tables()
+	}
+	return filepath.Join(b.dir, "data")
+}
+
+// storage is where it keeps its data.
+func (b *balcony) storage() storage.Config {
+	if b.database != nil {
+		return storage.Config{Driver: "postgres", DSN: b.database.dsn()}
+	}
+	return storage.DefaultConfig()
+}
 
 // Prepare builds the server, unless it is given, and creates the accounts in its database. All accounts share the salt and thereby the
 // keys: the cost for the server is the same, and the driver derives one.
 func (b *balcony) Prepare(ctx context.Context, accounts []string) (err error) {
-	if b.dir, err = b.env.folder("balcony"); err != nil {
+	if b.dir, err = b.env.folder(b.name); err != nil {
 		return err
+	}
+	if b.postgres {
+		if b.database, err = b.env.newDatabase(ctx, b.name, "postgres"); err != nil {
+			return err
+		}
+		p, err := b.database.start(ctx)
+		if err != nil {
+			return err
+		}
+		defer p.Stop()
 	}
 	b.binary = filepath.Join(b.dir, "balcony")
 	if b.env.Balcony == "" {
@@ -71,7 +112,7 @@ func (b *balcony) Prepare(ctx context.Context, accounts []string) (err error) {
 			return err
 		}
 	}
-	data, err := b.env.folder("balcony", "data")
+	data, err := b.env.folder(b.name, "data")
 	if err != nil {
 		return err
 	}
@@ -96,7 +137,7 @@ func (b *balcony) create(ctx context.Context, data string, accounts []string) (e
 		}
 		verifiers = append(verifiers, auth.Verifier{Mechanism: mechanism, Salt: salt, Iterations: iterations, StoredKey: keys.Stored, ServerKey: keys.Server})
 	}
-	db, err := storage.Open(ctx, storage.DefaultConfig(), data, storage.DefaultLimits(), slog.New(slog.DiscardHandler))
+	db, err := storage.Open(ctx, b.storage(), data, storage.DefaultLimits(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -127,12 +168,14 @@ func (b *balcony) create(ctx context.Context, data string, accounts []string) (e
 }
 
 func (b *balcony) Start(ctx context.Context) (*Process, error) {
-	addr, err := freeAddress()
+	free, err := freeAddresses(4)
 	if err != nil {
 		return nil, err
 	}
+	addr, direct, https, s2s := free[0], free[1], free[2], free[3]
 	file := filepath.Join(b.dir, "balcony.toml")
-	text := fmt.Appendf(nil, balconyConfig, filepath.Join(b.dir, "data"), b.env.Domain, b.env.Cert, b.env.Key, addr)
+	text := fmt.Appendf(nil, balconyConfig, filepath.Join(b.dir, "data"), b.env.Domain, b.env.Cert, b.env.Key, addr, direct, https, b.env.Archive,
+		b.storage().Driver, b.storage().DSN, s2s)
 	if err := b.env.write(file, text); err != nil {
 		return nil, err
 	}
@@ -144,9 +187,19 @@ func (b *balcony) Start(ctx context.Context) (*Process, error) {
 		}
 		environment = []string{"BALCONY_PPROF=" + profiles}
 	}
-	p, err := b.env.launch(ctx, b.dir, addr, environment, b.binary, "serve", "--config", file)
-	if p != nil {
-		p.Pprof = profiles
+	var database *Process
+	if b.database != nil {
+		if database, err = b.database.start(ctx); err != nil {
+			return nil, err
+		}
 	}
-	return p, err
+	p, err := b.env.launch(ctx, b.dir, addr, environment, b.binary, "serve", "--config", file)
+	if err != nil {
+		if database != nil {
+			database.Stop()
+		}
+		return nil, err
+	}
+	p.Pprof, p.Direct, p.WebSocket, p.S2S, p.database = profiles, direct, https, s2s, database
+	return p, nil
 }

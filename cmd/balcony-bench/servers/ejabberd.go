@@ -7,21 +7,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 )
 
 // ejabberd is ejabberd as Debian ships it, without shapers, and without the listeners and modules that only exist for other protocols
 // or that count presence subscriptions, and with Prosody's backlog of connections (else logins wait for retransmitted SYNs). The Erlang VM does not busy-wait.
+//
+// Archives are in Mnesia, its default, or with sqlite in SQLite (sql_type: sqlite).
 type ejabberd struct {
-	env *Env
-	dir string
-	api string // URL of mod_http_api, with which accounts are created
+	env    *Env
+	name   string
+	sqlite bool
+	dir    string
+	api    string // URL of mod_http_api, with which accounts are created
 }
 
-// ejabberdConfig follows Debian's ejabberd.yml. Arguments: domain, PEM file, c2s port, API port.
+// ejabberdConfig follows Debian's ejabberd.yml. Arguments: domain, PEM file, c2s port, API port, port of HTTPS, further modules, port for other servers.
 const ejabberdConfig = `# generated
 loglevel: info
 log_rotate_count: 0
@@ -56,6 +62,21 @@ listen:
     module: ejabberd_http
     request_handlers:
       /api: mod_http_api
+  -
+    port: %[5]s
+    ip: "127.0.0.1"
+    module: ejabberd_http
+    backlog: 128
+    tls: true
+    protocol_options: 'TLS_OPTIONS'
+    request_handlers:
+      /xmpp-websocket: ejabberd_http_ws
+  -
+    port: %[7]s
+    ip: "127.0.0.1"
+    module: ejabberd_s2s_in
+    max_stanza_size: 524288
+s2s_use_starttls: required
 disable_sasl_mechanisms:
   - "digest-md5"
   - "X-OAUTH2"
@@ -86,7 +107,7 @@ modules:
   mod_fail2ban: {}
   mod_http_api: {}
   mod_last: {}
-  mod_muc:
+%[6]s  mod_muc:
     default_room_options:
       mam: true
   mod_muc_admin: {}
@@ -105,6 +126,7 @@ modules:
         access_model: whitelist
   mod_push: {}
   mod_push_keepalive: {}
+  mod_s2s_dialback: {}
   mod_roster:
     versioning: true
   mod_shared_roster: {}
@@ -117,11 +139,13 @@ modules:
   mod_version: {}
 `
 
-func (e *ejabberd) Name() string { return "ejabberd" }
+func (e *ejabberd) Name() string { return e.name }
+
+func (e *ejabberd) Data() string { return filepath.Join(e.dir, "mnesia") }
 
 // Prepare runs the server once and registers the accounts over its HTTP API.
 func (e *ejabberd) Prepare(ctx context.Context, accounts []string) (err error) {
-	if e.dir, err = e.env.folder("ejabberd"); err != nil {
+	if e.dir, err = e.env.folder(e.name); err != nil {
 		return err
 	}
 	p, err := e.Start(ctx)
@@ -175,14 +199,11 @@ func (e *ejabberd) register(ctx context.Context, account string) error {
 }
 
 func (e *ejabberd) Start(ctx context.Context) (*Process, error) {
-	addr, err := freeAddress()
+	free, err := freeAddresses(4)
 	if err != nil {
 		return nil, err
 	}
-	api, err := freeAddress()
-	if err != nil {
-		return nil, err
-	}
+	addr, api, https, s2s := free[0], free[1], free[2], free[3]
 	e.api = "http://" + api + "/api"
 	cert, err := os.ReadFile(e.env.Cert)
 	if err != nil {
@@ -197,7 +218,31 @@ func (e *ejabberd) Start(ctx context.Context) (*Process, error) {
 		return nil, err
 	}
 	file := filepath.Join(e.dir, "ejabberd.yml")
-	if err := e.env.write(file, fmt.Appendf(nil, ejabberdConfig, e.env.Domain, pemFile, port(addr), port(api))); err != nil {
+	further := ""
+	if e.env.Archive {
+		further = "  mod_mam:\n    default: always\n"
+		if e.sqlite {
+			further += "    db_type: sql\n"
+		}
+	}
+	text := fmt.Appendf(nil, ejabberdConfig, e.env.Domain, pemFile, port(addr), port(api), port(https), further, port(s2s))
+	if e.sqlite && e.env.Archive {
+		if _, err := e.env.folder(e.name, "mnesia"); err != nil {
+			return nil, err
+		}
+		// Its schema is made by hand, as its documentation says.
+		file := filepath.Join(e.Data(), "archive.sqlite")
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			if out, err := exec.CommandContext(ctx, "sqlite3", file, ".read /usr/share/ejabberd/sql/lite.sql").CombinedOutput(); err != nil {
+				return nil, fmt.Errorf("sqlite3: %w\n%s", err, out)
+			}
+			if err := e.env.own(file); err != nil {
+				return nil, err
+			}
+		}
+		text = fmt.Appendf(text, "sql_type: sqlite\nsql_database: %q\n", file)
+	}
+	if err := e.env.write(file, text); err != nil {
 		return nil, err
 	}
 	libs, err := filepath.Glob("/usr/lib/*/ejabberd-*/ebin/ejabberd.beam")
@@ -206,7 +251,7 @@ func (e *ejabberd) Start(ctx context.Context) (*Process, error) {
 	}
 	lib := filepath.Dir(filepath.Dir(filepath.Dir(libs[0])))
 	// The flags of Debian's ejabberdctl, plus no busy waiting. Without a node name there is no distribution, and no epmd is started.
-	return e.env.launch(ctx, e.dir, addr,
+	process, err := e.env.launch(ctx, e.dir, addr,
 		[]string{
 			"ERL_LIBS=" + lib,
 			"EJABBERD_CONFIG_PATH=" + file,
@@ -216,4 +261,9 @@ func (e *ejabberd) Start(ctx context.Context) (*Process, error) {
 		},
 		"/usr/bin/erl", "+K", "true", "+P", "250000", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none",
 		"-noinput", "-mnesia", "dir", `"`+filepath.Join(e.dir, "mnesia")+`"`, "-s", "ejabberd")
+	if err != nil {
+		return nil, err
+	}
+	process.S2S = s2s
+	return process.webSocket(ctx, https)
 }

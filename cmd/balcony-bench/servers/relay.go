@@ -13,6 +13,8 @@ type relayServer struct {
 	self string
 }
 
+func (r *relayServer) Data() string { return "" }
+
 func (r *relayServer) Name() string { return "relay" }
 
 // Prepare copies this binary to where the servers' account can run it. The relay takes any account.

@@ -7,15 +7,18 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -27,10 +30,15 @@ type Server interface {
 	Prepare(ctx context.Context, accounts []string) error
 	// Start runs the server until Process.Stop. Its data survives.
 	Start(ctx context.Context) (*Process, error)
+	// Data is the folder of what it keeps, empty where it keeps nothing; to be looked at while it does not run.
+	Data() string
 }
 
 // Names of all servers, in the order in which a run interleaves and prints them.
-var Names = []string{"prosody", "prosody-gengc", "ejabberd", "relay", "balcony"}
+var Names = []string{"prosody", "prosody-gengc", "prosody-sqlite", "prosody-sqlite-gengc", "ejabberd", "ejabberd-sqlite", "relay", "balcony", "balcony-postgres"}
+
+// Default are those that a run compares unless it is told others.
+var Default = []string{"prosody", "prosody-gengc", "ejabberd", "relay", "balcony"}
 
 // New returns the server with that name.
 func New(name string, e *Env) (Server, error) {
@@ -39,14 +47,40 @@ func New(name string, e *Env) (Server, error) {
 		return &prosody{env: e, name: name}, nil
 	case "prosody-gengc":
 		return &prosody{env: e, name: name, generational: true}, nil
+	case "prosody-sqlite":
+		return &prosody{env: e, name: name, sqlite: true}, nil
+	case "prosody-sqlite-gengc":
+		return &prosody{env: e, name: name, generational: true, sqlite: true}, nil
 	case "ejabberd":
-		return &ejabberd{env: e}, nil
+		return &ejabberd{env: e, name: name}, nil
+	case "ejabberd-sqlite":
+		return &ejabberd{env: e, name: name, sqlite: true}, nil
 	case "relay":
 		return &relayServer{env: e}, nil
 	case "balcony":
-		return &balcony{env: e}, nil
+		return &balcony{env: e, name: name}, nil
+	case "balcony-postgres":
+		return &balcony{env: e, name: name, postgres: true}, nil
 	}
 	return nil, fmt.Errorf("unknown server %q", name)
+}
+
+// ForArchive reports whether a server is another one only where messages are archived.
+func ForArchive(name string) bool { return strings.Contains(name, "-sqlite") }
+
+// Size is the size of the files in a folder and those below it, in bytes.
+func Size(folder string) (n int64, err error) {
+	err = filepath.WalkDir(folder, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			n += info.Size()
+		}
+		return err
+	})
+	return n, err
 }
 
 // Env is what all servers of a run share.
@@ -54,9 +88,11 @@ type Env struct {
 	Dir        string // a folder for each server is made in it
 	Domain     string
 	Password   string
-	Balcony    string // path of the balcony binary; empty: built from this module
-	Profile    bool   // ask the servers that can to offer profiles
-	Cert, Key  string // PEM files
+	Balcony    string          // path of the balcony binary; empty: built from this module
+	Archive    bool            // messages are archived (XEP-0313) by the servers that are started now
+	Profile    bool            // ask the servers that can to offer profiles
+	Cert, Key  string          // PEM files
+	Pair       tls.Certificate // the same
 	Roots      *x509.CertPool
 	Credential *syscall.Credential // whom to run the servers as; nil: as the driver
 }
@@ -110,6 +146,9 @@ func (e *Env) certificate() error {
 	}
 	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	if e.Pair, err = tls.X509KeyPair(certPEM, keyPEM); err != nil {
+		return err
+	}
 	e.Roots = x509.NewCertPool()
 	e.Roots.AppendCertsFromPEM(certPEM)
 	if err := e.write(e.Cert, certPEM); err != nil {

@@ -90,3 +90,21 @@ func TestLaunchReportsOutput(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestSize(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "a", "b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, n := range map[string]int{"x": 1, "a/y": 20, "a/b/z": 300} {
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, n), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := Size(dir); err != nil || n != 321 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if _, err := Size(filepath.Join(dir, "nowhere")); err == nil {
+		t.Error("a folder that is not there has a size")
+	}
+}
