@@ -98,24 +98,20 @@ func (db *DB) Offline(ctx context.Context, account jid.JID, after int64, limit i
 // RemoveOffline deletes the messages up to and including id upTo.
 func (db *DB) RemoveOffline(ctx context.Context, account jid.JID, upTo int64) error {
 	err := db.write(ctx, func(q queries) error {
-		var owner, bytes int64
-		n := 0
-		err := q.rows(`DELETE FROM offline_message WHERE account_id = (SELECT id FROM account WHERE domain = $1 AND localpart = $2) AND id <= $3
-			RETURNING account_id, length(stanza)`, []any{account.Domainpart(), account.Localpart(), upTo},
-			func(scan func(...any) error) error {
-				var size int64
-				err := scan(&owner, &size)
-				n, bytes = n+1, bytes+size
-				return err
-			})
-		if err == nil && n == 0 {
-			_, err = db.accountID(q, account)
-			return err
-		}
+		id, err := db.accountID(q, account)
 		if err != nil {
 			return err
 		}
-		_, err = q.exec("UPDATE offline_spool SET messages = messages - $2, bytes = bytes - $3 WHERE account_id = $1", owner, n, bytes)
+		var n int
+		var bytes int64
+		if _, err := q.row("SELECT count(*), coalesce(sum(length(stanza)), 0) FROM offline_message WHERE account_id = $1 AND id <= $2",
+			[]any{id, upTo}, &n, &bytes); err != nil || n == 0 {
+			return err
+		}
+		if _, err := q.exec("DELETE FROM offline_message WHERE account_id = $1 AND id <= $2", id, upTo); err != nil {
+			return err
+		}
+		_, err = q.exec("UPDATE offline_spool SET messages = messages - $2, bytes = bytes - $3 WHERE account_id = $1", id, n, bytes)
 		return err
 	})
 	if err != nil {

@@ -26,7 +26,7 @@ const maxSpools = 8 << 20
 
 // SpoolState is what of an account's archived messages waits. That of an account to which nothing has come since it was read, or saved, is in memory.
 func (db *DB) SpoolState(ctx context.Context, account jid.JID) (s offline.State, err error) {
-	key := account.String()
+	key := account.Bare().String()
 	s, ok, gen := db.spools.Get(key)
 	if ok {
 		s.Gaps = slices.Clone(s.Gaps)
