@@ -5,13 +5,11 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,16 +98,9 @@ func (c *conn) serve() {
 	c.end(err)
 }
 
-// guard turns a panic into the end of this stream alone.
-func guard(log *slog.Logger, m *metrics, f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			log.Error("panic", "value", fmt.Sprint(p), "stack", string(debug.Stack()))
-			m.closed.WithLabelValues("panic").Inc()
-			err = streamerr.InternalServerError
-		}
-	}()
-	return f()
+// guard is listen.Guard, which counts.
+func guard(log *slog.Logger, m *metrics, f func() error) error {
+	return listen.Guard(log, func() { m.closed.WithLabelValues("panic").Inc() }, f)
 }
 
 // run is the session on this connection: it waits for bytes, handles what they bring, and ends.
@@ -405,7 +396,7 @@ func (c *conn) event(ctx context.Context, out *outbox, ev stream.Event) error {
 		}
 	case stream.Nonzas:
 		switch n := ev.Element; {
-		case n.Space == nsSM:
+		case n.Space == xmpp.NSSM:
 			if err := c.manage(ctx, n); err != nil {
 				return err
 			}

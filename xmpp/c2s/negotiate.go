@@ -535,7 +535,7 @@ func (c *conn) authenticated(bound bool) []*xmpp.Element {
 	}
 	if !c.counting {
 		// XEP-0198 §3. Enabled inline it is no longer applicable (XEP-0388 §2.6.1): xmpp.js would enable it again, which is an error.
-		features = append(features, xmpp.El(nsSM, "sm"))
+		features = append(features, xmpp.El(xmpp.NSSM, "sm"))
 	}
 	features = append(features, xmpp.El(nsCSI, "csi")) // XEP-0352 §3
 	for _, f := range c.server.router.Registry().StreamFeatures {
@@ -588,10 +588,10 @@ func (c *conn) bind(ctx context.Context) error {
 		if ev.Kind == stream.Close {
 			return errClosed
 		}
-		if ev.Kind == stream.Nonzas && ev.Element.Space == nsSM {
+		if ev.Kind == stream.Nonzas && ev.Element.Space == xmpp.NSSM {
 			if ev.Element.Local != "resume" {
 				// XEP-0198 §3: only on a bound stream.
-				if err := c.send(smFailed(stanza.UnexpectedRequest, "").AppendTo(nil, "")); err != nil {
+				if err := c.send(xmpp.SMFailed(stanza.UnexpectedRequest, "").AppendTo(nil, "")); err != nil {
 					return err
 				}
 				continue

@@ -77,13 +77,13 @@ func (c *conn) authentication(offered, tokens []string) *xmpp.Element {
 	for _, m := range tokens {
 		fast.Add(xmpp.El("", "mechanism").Say(m))
 	}
-	features := xmpp.El("", "inline").Add(xmpp.El("", "feature", "var", nsSM), xmpp.El("", "feature", "var", nsCSI)) // XEP-0386 §2.1
+	features := xmpp.El("", "inline").Add(xmpp.El("", "feature", "var", xmpp.NSSM), xmpp.El("", "feature", "var", nsCSI)) // XEP-0386 §2.1
 	for _, f := range c.server.router.Registry().BindFeatures {
 		if f.Name != "" {
 			features.Add(xmpp.El("", "feature", "var", f.Name))
 		}
 	}
-	inline := xmpp.El("", "inline").Add(xmpp.El(nsSM, "sm"), xmpp.El(nsBind2, "bind").Add(features))
+	inline := xmpp.El("", "inline").Add(xmpp.El(xmpp.NSSM, "sm"), xmpp.El(nsBind2, "bind").Add(features))
 	if len(fast.Children) > 0 {
 		inline.Add(fast)
 	}
@@ -351,7 +351,7 @@ func (c *conn) succeed(ctx context.Context, r *request, p *proven) (done, ready 
 func (c *conn) resumeInline(ctx context.Context, id, h string) (*xmpp.Element, error) {
 	n, err := strconv.ParseUint(h, 10, 32)
 	if err != nil {
-		return smFailed("bad-request", ""), nil
+		return xmpp.SMFailed("bad-request", ""), nil
 	}
 	resumed, failed, err := c.take(ctx, id, uint32(n))
 	if failed != nil || err != nil {

@@ -37,7 +37,7 @@ func (c *conn) Count(l xmpp.Load) {
 	s.mu.Unlock()
 	if l.Ack {
 		o := c.out.Load()
-		o.append(entry{raw: xmpp.El(nsSM, "a", "h", strconv.FormatUint(uint64(in), 10)).AppendTo(nil, "")})
+		o.append(entry{raw: xmpp.El(xmpp.NSSM, "a", "h", strconv.FormatUint(uint64(in), 10)).AppendTo(nil, "")})
 		o.Flush()
 	}
 }

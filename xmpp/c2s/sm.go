@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -16,12 +15,10 @@ import (
 	streamerr "mellium.im/xmpp/stream"
 )
 
-const nsSM = "urn:xmpp:sm:3" // XEP-0198
-
 var errUnacknowledged = errors.New("the client does not acknowledge what it receives")
 
 // askForAck is the server's <r/>: XEP-0198 §4. One is under way at a time; the next follows an answer that leaves something unacknowledged.
-var askForAck = []byte("<r xmlns='" + nsSM + "'/>")
+var askForAck = []byte("<r xmlns='" + xmpp.NSSM + "'/>")
 
 // Management bounds stream management (XEP-0198).
 type Management struct {
@@ -48,11 +45,6 @@ func (m *management) full(l *Management) bool {
 	return len(m.queue.items) > l.Stanzas || m.queue.bytes > l.Bytes
 }
 
-// smFailed is <failed/> (XEP-0198 §7).
-func smFailed(c stanza.Condition, h string) *xmpp.Element {
-	return xmpp.El(nsSM, "failed", "h", h).Add(xmpp.El(xmpp.NSStanzas, string(c)))
-}
-
 // manage handles a nonza of stream management on a bound stream.
 func (c *conn) manage(ctx context.Context, n *stream.Nonza) error {
 	s := c.session
@@ -72,7 +64,7 @@ func (c *conn) manage(ctx context.Context, n *stream.Nonza) error {
 		return c.acknowledged(ctx, n)
 	case "resume":
 		// XEP-0198 §5: instead of binding, not after it.
-		c.out.Load().append(entry{raw: smFailed(stanza.UnexpectedRequest, "").AppendTo(nil, "")})
+		c.out.Load().append(entry{raw: xmpp.SMFailed(stanza.UnexpectedRequest, "").AppendTo(nil, "")})
 		c.batch.Add(c.out.Load())
 		return nil
 	}
@@ -81,7 +73,7 @@ func (c *conn) manage(ctx context.Context, n *stream.Nonza) error {
 
 // unexpected answers stream management that was not enabled.
 func (c *conn) unexpected() error {
-	c.out.Load().append(entry{raw: smFailed(stanza.UnexpectedRequest, "").AppendTo(nil, "")})
+	c.out.Load().append(entry{raw: xmpp.SMFailed(stanza.UnexpectedRequest, "").AppendTo(nil, "")})
 	c.batch.Add(c.out.Load())
 	return nil
 }
@@ -91,14 +83,14 @@ func (c *conn) newManagement(resume, max string) (*management, *xmpp.Element) {
 	l := &c.cfg.Management
 	m := &management{queue: smQueue{got: c.server.got(c.account)}}
 	if resume != "true" && resume != "1" || l.Resumption <= 0 {
-		return m, xmpp.El(nsSM, "enabled")
+		return m, xmpp.El(xmpp.NSSM, "enabled")
 	}
 	m.resume, m.max = true, l.Resumption
 	if n, err := strconv.ParseUint(max, 10, 31); err == nil && time.Duration(n)*time.Second < m.max {
 		m.max = time.Duration(n) * time.Second
 	}
 	m.id = rand.Text()
-	return m, xmpp.El(nsSM, "enabled", "id", m.id, "resume", "true", "max", strconv.Itoa(int(m.max/time.Second)))
+	return m, xmpp.El(xmpp.NSSM, "enabled", "id", m.id, "resume", "true", "max", strconv.Itoa(int(m.max/time.Second)))
 }
 
 // enable is XEP-0198 §3. Stanzas of the client count from here, the server's from <enabled/>.
@@ -108,7 +100,7 @@ func (c *conn) enable(n *stream.Nonza) error {
 	s.mu.Lock()
 	if s.sm != nil {
 		s.mu.Unlock()
-		return c.fault(streamerr.PolicyViolation, nil, "stream management is enabled already") // XEP-0198 §3: a second attempt ends the stream
+		return xmpp.StreamText(streamerr.PolicyViolation, "stream management is enabled already") // XEP-0198 §3: a second attempt ends the stream
 	}
 	s.sm = m
 	o := c.out.Load()
@@ -136,7 +128,7 @@ func (c *conn) acknowledged(ctx context.Context, n *stream.Nonza) error {
 	case s.sm == nil:
 		return nil // an answer to nothing
 	case err != nil:
-		return c.fault(streamerr.BadFormat, nil, "h is not a number")
+		return xmpp.StreamText(streamerr.BadFormat, "h is not a number")
 	case s.sm.queue.behind(uint32(h)):
 		return nil // XEP-0198 §4: only more than before says anything
 	case !s.sm.queue.ack(uint32(h)):
@@ -153,17 +145,10 @@ func (c *conn) acknowledged(ctx context.Context, n *stream.Nonza) error {
 	return nil
 }
 
-// tooHigh is the stream error for an h that was never reached: XEP-0198 §7.
+// tooHigh is the stream error for an h that was never reached, for finish.
 func (c *conn) tooHigh(h, sent uint32) error {
-	return c.fault(streamerr.UndefinedCondition,
-		xmpp.El(nsSM, "handled-count-too-high", "h", strconv.FormatUint(uint64(h), 10), "send-count", strconv.FormatUint(uint64(sent), 10)),
-		fmt.Sprintf("You acknowledged %d stanzas, but I only sent you %d so far.", h, sent))
-}
-
-// fault is a stream error with its application-specific condition and text, for finish.
-func (c *conn) fault(e streamerr.Error, detail *xmpp.Element, text string) error {
+	e, detail := xmpp.SMTooHigh(h, sent)
 	c.detail = detail
-	e.Text = append(e.Text[:0:0], struct{ Lang, Value string }{"en", text})
 	return e
 }
 
@@ -172,7 +157,7 @@ func (c *conn) fault(e streamerr.Error, detail *xmpp.Element, text string) error
 func (c *conn) resume(ctx context.Context, n *stream.Nonza) (ok bool, err error) {
 	h, herr := strconv.ParseUint(n.Attr("h"), 10, 32)
 	if herr != nil {
-		return false, c.send(smFailed(stanza.BadRequest, "").AppendTo(nil, ""))
+		return false, c.send(xmpp.SMFailed(stanza.BadRequest, "").AppendTo(nil, ""))
 	}
 	raw, failed, err := c.take(ctx, n.Attr("previd"), uint32(h))
 	if failed == nil && err == nil {
@@ -196,7 +181,7 @@ func (c *conn) take(ctx context.Context, id string, h uint32) (resumed []byte, f
 		if known {
 			count = strconv.FormatUint(uint64(last), 10) // XEP-0198 §5: it has timed out
 		}
-		return nil, smFailed(stanza.ItemNotFound, count), nil
+		return nil, xmpp.SMFailed(stanza.ItemNotFound, count), nil
 	}
 	// One resumption at a time: the next one takes the session from this one.
 	select {
@@ -225,11 +210,11 @@ func (c *conn) take(ctx context.Context, id string, h uint32) (resumed []byte, f
 		return nil, nil, err
 	}
 	if s.ending {
-		return nil, smFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(s.sm.in), 10)), nil
+		return nil, xmpp.SMFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(s.sm.in), 10)), nil
 	}
 	if s.sm.queue.behind(h) {
 		// What the client had acknowledged and now misses is gone. It may begin anew.
-		return nil, smFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(s.sm.in), 10)), nil
+		return nil, xmpp.SMFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(s.sm.in), 10)), nil
 	}
 	if !s.sm.queue.ack(h) {
 		return nil, nil, c.tooHigh(h, s.sm.queue.sent())
@@ -246,7 +231,7 @@ func (c *conn) take(ctx context.Context, id string, h uint32) (resumed []byte, f
 	c.out.Store(o)
 	c.session, c.counting = s, true
 	s.conn, s.last = c, c.link()
-	return xmpp.El(nsSM, "resumed", "previd", id, "h", strconv.FormatUint(uint64(s.sm.in), 10)).AppendTo(nil, ""), nil, nil
+	return xmpp.El(xmpp.NSSM, "resumed", "previd", id, "h", strconv.FormatUint(uint64(s.sm.in), 10)).AppendTo(nil, ""), nil, nil
 }
 
 // got is what a queue or an outbox of an account tells of a stanza that its client has got.

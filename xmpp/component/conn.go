@@ -7,13 +7,11 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -79,12 +77,12 @@ func newConn(s *Server, tcp *net.TCPConn, remote netip.Addr) *conn {
 func (c *conn) serve() {
 	defer close(c.gone)
 	defer c.server.ended(c)
-	err := c.guard(c.negotiate)
+	err := listen.Guard(c.log, nil, c.negotiate)
 	c.server.proven()
 	if err == nil {
 		c.log.Info("component connected")
-		err = c.guard(c.read)
-		_ = c.guard(func() error { c.batch.Flush(); return nil })
+		err = listen.Guard(c.log, nil, c.read)
+		_ = listen.Guard(c.log, nil, func() error { c.batch.Flush(); return nil })
 		c.submit(c.server.work, 0)
 		c.settling.Drain(c.server.work)
 	}
@@ -92,17 +90,6 @@ func (c *conn) serve() {
 		err = reason
 	}
 	c.end(err)
-}
-
-// guard turns a panic into the end of this stream alone.
-func (c *conn) guard(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			c.log.Error("panic", "value", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = streamerr.InternalServerError
-		}
-	}()
-	return f()
 }
 
 // negotiate takes the stream from its first byte to a component that has proven itself: XEP-0114 §3.
@@ -296,7 +283,7 @@ func (c *conn) submit(ctx context.Context, bytes int) {
 
 // Settle is xmpp.Settler.
 func (c *conn) Settle(p xmpp.Pending) {
-	_ = c.guard(func() error { p.Settle(c.server.work); return nil })
+	_ = listen.Guard(c.log, nil, func() error { p.Settle(c.server.work); return nil })
 }
 
 // Count is xmpp.Settler: there are no acknowledgements in XEP-0114.
@@ -396,7 +383,7 @@ func (c *conn) shut() []*xmpp.Stanza {
 // fail tells the senders of stanzas that the component did not get them.
 func (c *conn) fail(list []*xmpp.Stanza) {
 	for _, s := range list {
-		_ = c.guard(func() error { c.server.router.Fail(c.server.work, s, errAbsent); return nil })
+		_ = listen.Guard(c.log, nil, func() error { c.server.router.Fail(c.server.work, s, errAbsent); return nil })
 	}
 }
 

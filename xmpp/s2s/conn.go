@@ -11,13 +11,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"balcony/xmpp"
+	"balcony/xmpp/listen"
 	"balcony/xmpp/stream"
 
 	"mellium.im/xmpp/jid"
@@ -178,17 +178,6 @@ func (s *Server) newConn(tcp *net.TCPConn, remote netip.AddrPort, cfg *Config, o
 	return c
 }
 
-// guard turns a panic into the end of this stream alone.
-func (s *Server) guard(log *slog.Logger, f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			log.Error("panic", "value", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = streamerr.InternalServerError
-		}
-	}()
-	return f()
-}
-
 // deadline bounds everything until it is changed. Whoever has ended the connection before gets his way.
 func (c *conn) deadline(t time.Time) error {
 	if err := c.sock.SetDeadline(t); err != nil {
@@ -299,9 +288,9 @@ func (c *conn) mayUse(p pair) (this, any bool) {
 
 // run is f, the reading of the stream, up to where everything that it brought is handled: a stream that is resumed goes on from there.
 func (c *conn) run(f func() error) error {
-	err := c.server.guard(c.log, f)
+	err := listen.Guard(c.log, nil, f)
 	// After a panic: what was gathered for others is written all the same, and what it has interrupted is not handled.
-	_ = c.server.guard(c.log, func() error { c.batch.Flush(); return nil })
+	_ = listen.Guard(c.log, nil, func() error { c.batch.Flush(); return nil })
 	c.received, c.wanted = 0, false
 	c.submit(c.server.work, 0)
 	c.settling.Drain(c.server.work)
@@ -498,7 +487,7 @@ func (c *conn) nonza(ctx context.Context, n *stream.Nonza) error {
 		return c.verifyRequested(n)
 	case n.Space == nsDialback:
 		return c.dialbackAnswered(n)
-	case n.Space == nsSM:
+	case n.Space == xmpp.NSSM:
 		return c.manage(ctx, n)
 	case n.Space == xmpp.NSStream && n.Local == "error":
 		return peerError{errorCondition(n)}

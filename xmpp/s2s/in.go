@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"balcony/xmpp"
+	"balcony/xmpp/listen"
 	"balcony/xmpp/stream"
 
 	"mellium.im/xmpp/stanza"
@@ -201,7 +202,7 @@ func (c *conn) features() []*xmpp.Element {
 			list = append(list, xmpp.El(nsBidiFeature, "bidi"))
 		}
 	}
-	list = append(list, xmpp.El(nsDialbackFeature, "dialback").Add(xmpp.El("", "errors")), xmpp.El(nsSM, "sm"))
+	list = append(list, xmpp.El(nsDialbackFeature, "dialback").Add(xmpp.El("", "errors")), xmpp.El(xmpp.NSSM, "sm"))
 	limits := c.cfg.Unauthenticated
 	if c.frozen {
 		limits = c.cfg.Authenticated
@@ -329,7 +330,7 @@ func (c *conn) resultRequested(n *stream.Nonza) error {
 	c.mu.Unlock()
 	id := c.id
 	c.server.tasks.Go(func() {
-		_ = c.server.guard(c.log, func() error { c.verifyKey(p, id, key); return nil })
+		_ = listen.Guard(c.log, nil, func() error { c.verifyKey(p, id, key); return nil })
 	})
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"balcony/xmpp"
 	"balcony/xmpp/auth"
+	"balcony/xmpp/listen"
 
 	"mellium.im/xmpp/stanza"
 )
@@ -99,7 +100,7 @@ func (s *Server) record(ctx context.Context, it *item) error {
 	}
 	commit.Then(func(err error) { // nobody counts
 		if err != nil {
-			s.start(func() { _ = s.guard(s.log, func() error { written(err); return nil }) })
+			s.start(func() { _ = listen.Guard(s.log, nil, func() error { written(err); return nil }) })
 		}
 	})
 	return nil
@@ -124,7 +125,7 @@ func (s *Server) forget() {
 		case <-s.ctx.Done():
 			return
 		case <-tick.C:
-			_ = s.guard(s.log, func() error { return s.forgetAll(s.work) })
+			_ = listen.Guard(s.log, nil, func() error { return s.forgetAll(s.work) })
 		}
 	}
 }

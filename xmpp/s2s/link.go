@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"balcony/xmpp"
+	"balcony/xmpp/listen"
 
 	"mellium.im/xmpp/stanza"
 	streamerr "mellium.im/xmpp/stream"
@@ -200,7 +201,7 @@ func (l *link) run() {
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, cfg.ConnectTimeout)
 		var c *conn
-		err = s.guard(s.log, func() (err error) {
+		err = listen.Guard(s.log, nil, func() (err error) {
 			c, err = s.dial(ctx, cfg, l.pair, toSend, resume, nil)
 			return err
 		})

@@ -486,10 +486,10 @@ func (c *conn) startManagement(resume *session) error {
 	resume.mu.Lock()
 	in, id := resume.in, resume.id
 	resume.mu.Unlock()
-	if err := c.sendElement(xmpp.El(nsSM, "resume", "previd", id, "h", strconv.FormatUint(uint64(in), 10))); err != nil {
+	if err := c.sendElement(xmpp.El(xmpp.NSSM, "resume", "previd", id, "h", strconv.FormatUint(uint64(in), 10))); err != nil {
 		return err
 	}
-	n, err := c.element(nsSM, "resumed", "failed")
+	n, err := c.element(xmpp.NSSM, "resumed", "failed")
 	if err != nil {
 		return err
 	}

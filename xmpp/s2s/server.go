@@ -365,9 +365,9 @@ func (s *Server) fail(list []*item, reason error) {
 	defer cancel()
 	for _, it := range list {
 		s.metrics.failed.WithLabelValues(string(e.Stanza.Condition)).Inc()
-		_ = s.guard(s.log, func() error { s.router.Fail(ctx, it.stanza, reason); return nil })
+		_ = listen.Guard(s.log, nil, func() error { s.router.Fail(ctx, it.stanza, reason); return nil })
 	}
-	_ = s.guard(s.log, func() error { b.End(ctx); return nil })
+	_ = listen.Guard(s.log, nil, func() error { b.End(ctx); return nil })
 	s.done(list...)
 }
 

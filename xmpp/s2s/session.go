@@ -6,8 +6,6 @@ import (
 	"time"
 )
 
-const nsSM = "urn:xmpp:sm:3" // XEP-0198
-
 // Management bounds stream management (XEP-0198) with one peer.
 type Management struct {
 	// Stanzas is how many stanzas may wait for the peer's acknowledgement before the others wait behind them.

@@ -3,11 +3,11 @@ package s2s
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"strconv"
 	"time"
 
 	"balcony/xmpp"
+	"balcony/xmpp/listen"
 	"balcony/xmpp/stream"
 
 	"mellium.im/xmpp/stanza"
@@ -15,12 +15,7 @@ import (
 )
 
 // askForAck is this server's <r/>: XEP-0198 §4. One is under way at a time; the next follows an answer that leaves something unacknowledged.
-var askForAck = []byte("<r xmlns='" + nsSM + "'/>")
-
-// smFailed is <failed/> (XEP-0198 §7).
-func smFailed(c stanza.Condition, h string) *xmpp.Element {
-	return xmpp.El(nsSM, "failed", "h", h).Add(xmpp.El(xmpp.NSStanzas, string(c)))
-}
+var askForAck = []byte("<r xmlns='" + xmpp.NSSM + "'/>")
 
 // manage handles a nonza of stream management.
 func (c *conn) manage(ctx context.Context, n *stream.Nonza) error {
@@ -32,19 +27,19 @@ func (c *conn) manage(ctx context.Context, n *stream.Nonza) error {
 		case c.outgoing:
 			return streamerr.UnsupportedStanzaType
 		case !any:
-			return c.sendElement(smFailed(stanza.UnexpectedRequest, "")) // XEP-0198 §3: after authentication
+			return c.sendElement(xmpp.SMFailed(stanza.UnexpectedRequest, "")) // XEP-0198 §3: after authentication
 		case sess != nil:
-			return c.fault(streamerr.PolicyViolation, nil, "stream management is enabled already") // XEP-0198 §3
+			return xmpp.StreamText(streamerr.PolicyViolation, "stream management is enabled already") // XEP-0198 §3
 		}
 		return c.enable(n)
 	case "resume":
 		if c.outgoing || !any || sess != nil {
-			return c.sendElement(smFailed(stanza.UnexpectedRequest, ""))
+			return c.sendElement(xmpp.SMFailed(stanza.UnexpectedRequest, ""))
 		}
 		return c.resume(ctx, n)
 	case "r":
 		if sess == nil {
-			return c.sendElement(smFailed(stanza.UnexpectedRequest, ""))
+			return c.sendElement(xmpp.SMFailed(stanza.UnexpectedRequest, ""))
 		}
 		c.wanted = true // answered when everything that came before is durable
 		return nil
@@ -68,12 +63,12 @@ func (c *conn) manage(ctx context.Context, n *stream.Nonza) error {
 // enable is XEP-0198 §3 as the receiving side.
 func (c *conn) enable(n *stream.Nonza) error {
 	sess := &session{conn: c, confirmed: true, domain: c.identity()}
-	el := xmpp.El(nsSM, "enabled")
+	el := xmpp.El(xmpp.NSSM, "enabled")
 	if r := n.Attr("resume"); (r == "true" || r == "1") && c.cfg.Management.Resumption > 0 {
 		sess.id, sess.max = rand.Text(), c.cfg.Management.Resumption
-		el = xmpp.El(nsSM, "enabled", "id", sess.id, "resume", "true", "max", strconv.Itoa(int(sess.max/time.Second)))
+		el = xmpp.El(xmpp.NSSM, "enabled", "id", sess.id, "resume", "true", "max", strconv.Itoa(int(sess.max/time.Second)))
 		if !c.server.keep(sess) {
-			sess.id, el = "", xmpp.El(nsSM, "enabled")
+			sess.id, el = "", xmpp.El(xmpp.NSSM, "enabled")
 		}
 	}
 	c.nop.Lock()
@@ -106,7 +101,7 @@ func (c *conn) askEnable() error {
 	c.mu.Lock()
 	c.session = sess
 	c.mu.Unlock()
-	return c.sendElement(xmpp.El(nsSM, "enable", "resume", "true"))
+	return c.sendElement(xmpp.El(xmpp.NSSM, "enable", "resume", "true"))
 }
 
 // enabled is the peer's answer. It counts what this server sends from <enable/>, and this server what it sends from here.
@@ -161,7 +156,7 @@ func (c *conn) acknowledged(n *stream.Nonza) error {
 	}
 	h, err := strconv.ParseUint(n.Attr("h"), 10, 32)
 	if err != nil {
-		return c.fault(streamerr.BadFormat, nil, "h is not a number")
+		return xmpp.StreamText(streamerr.BadFormat, "h is not a number")
 	}
 	var had []*item
 	sess.mu.Lock()
@@ -181,17 +176,10 @@ func (c *conn) acknowledged(n *stream.Nonza) error {
 	return nil
 }
 
-// tooHigh is the stream error for an h that was never reached: XEP-0198 §7.
+// tooHigh is the stream error for an h that was never reached, for finish.
 func (c *conn) tooHigh(h, sent uint32) error {
-	return c.fault(streamerr.UndefinedCondition,
-		xmpp.El(nsSM, "handled-count-too-high", "h", strconv.FormatUint(uint64(h), 10), "send-count", strconv.FormatUint(uint64(sent), 10)),
-		fmt.Sprintf("You acknowledged %d stanzas, but I only sent you %d so far.", h, sent))
-}
-
-// fault is a stream error with its application-specific condition and text, for finish.
-func (c *conn) fault(e streamerr.Error, detail *xmpp.Element, text string) error {
+	e, detail := xmpp.SMTooHigh(h, sent)
 	c.detail = detail
-	e.Text = append(e.Text[:0:0], struct{ Lang, Value string }{"en", text})
 	return e
 }
 
@@ -213,7 +201,7 @@ var _ xmpp.Settler = (*conn)(nil)
 
 // Settle is xmpp.Settler.
 func (c *conn) Settle(p xmpp.Pending) {
-	_ = c.server.guard(c.log, func() error { p.Settle(c.server.work); return nil })
+	_ = listen.Guard(c.log, nil, func() error { p.Settle(c.server.work); return nil })
 }
 
 // Count is xmpp.Settler: it counts stanzas as handled, and acknowledges them if the peer has asked (XEP-0198 §4).
@@ -227,7 +215,7 @@ func (c *conn) Count(l xmpp.Load) {
 	in := sess.in
 	sess.mu.Unlock()
 	if l.Ack {
-		_ = c.sendElement(xmpp.El(nsSM, "a", "h", strconv.FormatUint(uint64(in), 10)))
+		_ = c.sendElement(xmpp.El(xmpp.NSSM, "a", "h", strconv.FormatUint(uint64(in), 10)))
 	}
 }
 
@@ -248,15 +236,15 @@ func (c *conn) durable(ctx context.Context) {
 func (c *conn) resume(ctx context.Context, n *stream.Nonza) error {
 	h, err := strconv.ParseUint(n.Attr("h"), 10, 32)
 	if err != nil {
-		return c.sendElement(smFailed(stanza.BadRequest, ""))
+		return c.sendElement(xmpp.SMFailed(stanza.BadRequest, ""))
 	}
 	id := n.Attr("previd")
 	sess := c.server.session(id)
 	if sess == nil {
-		return c.sendElement(smFailed(stanza.ItemNotFound, ""))
+		return c.sendElement(xmpp.SMFailed(stanza.ItemNotFound, ""))
 	}
 	if ok, _ := c.mayUse(sess.domain); !ok {
-		return c.sendElement(smFailed(stanza.ItemNotFound, "")) // it belongs to somebody else
+		return c.sendElement(xmpp.SMFailed(stanza.ItemNotFound, "")) // it belongs to somebody else
 	}
 	// One resumption at a time: the next one takes the session from this one.
 	for {
@@ -277,7 +265,7 @@ func (c *conn) resume(ctx context.Context, n *stream.Nonza) error {
 		// When the peer misses what it had acknowledged, that is gone. It may begin anew.
 		in := sess.in
 		sess.mu.Unlock()
-		return c.sendElement(smFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(in), 10)))
+		return c.sendElement(xmpp.SMFailed(stanza.ItemNotFound, strconv.FormatUint(uint64(in), 10)))
 	}
 	had, ok := sess.ack(uint32(h))
 	if !ok {
@@ -291,7 +279,7 @@ func (c *conn) resume(ctx context.Context, n *stream.Nonza) error {
 	sess.mu.Unlock()
 	c.server.done(had...)
 	c.received = 0
-	if err := c.again(sess, xmpp.El(nsSM, "resumed", "previd", id, "h", strconv.FormatUint(uint64(in), 10)), waiting); err != nil {
+	if err := c.again(sess, xmpp.El(xmpp.NSSM, "resumed", "previd", id, "h", strconv.FormatUint(uint64(in), 10)), waiting); err != nil {
 		return err
 	}
 	c.server.resumed(sess, c)
