@@ -15,17 +15,10 @@ func fanoutAccounts(o *Options) []string { return append(accounts("contact", o.C
 // Fanout lets one account change its presence, wait until all its contacts have received it, and so on. The contacts subscribe to the
 // account once, through the protocol.
 func Fanout(ctx context.Context, r *Run) ([]Metric, error) {
-	names := fanoutAccounts(&r.Options)
-	all, err := r.login(ctx, names, true)
+	all, hub, _, err := r.hub(ctx)
 	if err != nil {
 		return nil, err
 	}
-	hub, contacts := all[r.Contacts], all[:r.Contacts]
-	if err := r.subscribe(ctx, hub, contacts); err != nil {
-		all.close()
-		return nil, fmt.Errorf("subscriptions: %w", err)
-	}
-
 	b := newBroadcast(r.Contacts)
 	in := read(ctx, all, func(i int, s *client.Session) error {
 		for {
@@ -45,6 +38,19 @@ func Fanout(ctx context.Context, r *Run) ([]Metric, error) {
 	stamp := presence[bytes.Index(presence, []byte("0000")):][:stampLen]
 	update := func(patience time.Duration) error { return b.send(in, hub, presence, stamp, patience) }
 	return r.broadcasts(in, "presence", nil, update)
+}
+
+// hub logs the hub and its contacts in, and makes these its subscribers.
+func (r *Run) hub(ctx context.Context) (all sessions, hub *client.Session, contacts sessions, err error) {
+	if all, err = r.login(ctx, fanoutAccounts(&r.Options), true); err != nil {
+		return nil, nil, nil, err
+	}
+	hub, contacts = all[r.Contacts], all[:r.Contacts]
+	if err := r.subscribe(ctx, hub, contacts); err != nil {
+		all.close()
+		return nil, nil, nil, fmt.Errorf("subscriptions: %w", err)
+	}
+	return all, hub, contacts, nil
 }
 
 // subscribe makes every contact a subscriber of the hub (RFC 6121 §3.1), unless the hub's roster says that they are.

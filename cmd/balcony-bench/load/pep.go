@@ -27,14 +27,9 @@ var capsVer = func() string {
 // PEP lets one account publish what it hears (XEP-0163), wait until all its contacts have been notified, and so on. The contacts' presence says in its
 // capabilities (XEP-0115) that they want that; it is also sent to the account directly, for servers that look at presence they receive.
 func PEP(ctx context.Context, r *Run) ([]Metric, error) {
-	all, err := r.login(ctx, fanoutAccounts(&r.Options), true)
+	all, hub, contacts, err := r.hub(ctx)
 	if err != nil {
 		return nil, err
-	}
-	hub, contacts := all[r.Contacts], all[:r.Contacts]
-	if err := r.subscribe(ctx, hub, contacts); err != nil {
-		all.close()
-		return nil, fmt.Errorf("subscriptions: %w", err)
 	}
 	b := newBroadcast(r.Contacts)
 	in := read(ctx, all, func(i int, s *client.Session) error {

@@ -9,51 +9,20 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"balcony/cmd/balcony/programtest"
 	"balcony/storage/storagetest/pgtest"
 )
 
 // binary is the program, built by TestMain.
 var binary string
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "chaos")
-	if err != nil {
-		panic(err)
-	}
-	binary = filepath.Join(dir, "balcony")
-	args := []string{"build", "-o", binary}
-	if raceEnabled() {
-		args = append(args, "-race")
-	}
-	status := 1
-	if out, err := exec.Command("go", append(args, "balcony/cmd/balcony")...).CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-	} else {
-		status = pgtest.Main(m)
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	os.Exit(status)
-}
-
-// raceEnabled is whether the tests run with the race detector: then the server does too.
-func raceEnabled() bool {
-	info, _ := debug.ReadBuildInfo()
-	for _, s := range info.Settings {
-		if s.Key == "-race" {
-			return s.Value == "true"
-		}
-	}
-	return false
-}
+func TestMain(m *testing.M) { os.Exit(programtest.Main(&binary, func() int { return pgtest.Main(m) })) }
 
 const configuration = `
 [listen]
