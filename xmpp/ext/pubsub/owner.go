@@ -283,6 +283,14 @@ func (m *Module) setAffiliations(ctx context.Context, r *request) (*xmpp.Element
 		}
 		failed = xmpp.El("", "affiliations", "node", f.Name)
 		var done []Affiliate
+		tell := func(ctx context.Context) { // also of a request that fails later on
+			for _, a := range done {
+				// XEP-0060 §8.9.4
+				if !a.JID.Equal(r.who.Bare()) {
+					m.sendMessage(ctx, r.at, f.Node, a.JID, xmpp.El(NS, "pubsub").Add(xmpp.El("", "affiliations", "node", f.Name).Add(affiliationElement(a))))
+				}
+			}
+		}
 		for _, e := range list {
 			if e.value == "" {
 				continue // XEP-0060 §8.9.2.1: must not be changed
@@ -297,23 +305,16 @@ func (m *Module) setAffiliations(ctx context.Context, r *request) (*xmpp.Element
 				continue
 			}
 			if err != nil {
-				return nil, err
-			}
-			if a == Outcast {
-				if err := m.dismiss(ctx, r.at, f.Name, e.jid); err != nil {
-					return nil, err
-				}
+				return tell, err
 			}
 			done = append(done, Affiliate{JID: e.jid, Affiliation: a})
-		}
-		return func(ctx context.Context) {
-			for _, a := range done {
-				// XEP-0060 §8.9.4
-				if !a.JID.Equal(r.who.Bare()) {
-					m.sendMessage(ctx, r.at, f.Node, a.JID, xmpp.El(NS, "pubsub").Add(xmpp.El("", "affiliations", "node", f.Name).Add(affiliationElement(a))))
+			if a == Outcast {
+				if err := m.dismiss(ctx, r.at, f.Name, e.jid); err != nil {
+					return tell, err
 				}
 			}
-		}, nil
+		}
+		return tell, nil
 	})
 	return nil, m.answerPart(ctx, r, err, failed)
 }
@@ -381,13 +382,18 @@ func (m *Module) setSubscriptions(ctx context.Context, r *request) (*xmpp.Elemen
 		}
 		failed = xmpp.El("", "subscriptions", "node", f.Name)
 		var done []func(context.Context)
+		tell := func(ctx context.Context) { // also of a request that fails later on
+			for _, f := range done {
+				f(ctx)
+			}
+		}
 		for _, e := range list {
 			if e.value == "" {
 				continue
 			}
 			was, _, err := m.own(ctx, r.at, f.Name, e.jid)
 			if err != nil {
-				return nil, err
+				return tell, err
 			}
 			now := was
 			ok := true
@@ -409,17 +415,13 @@ func (m *Module) setSubscriptions(ctx context.Context, r *request) (*xmpp.Elemen
 				continue
 			}
 			if err != nil {
-				return nil, err
+				return tell, err
 			}
 			if now.State != was.State {
 				done = append(done, func(ctx context.Context) { m.stateChanged(ctx, r.at, f.Node, was, now) })
 			}
 		}
-		return func(ctx context.Context) {
-			for _, tell := range done {
-				tell(ctx)
-			}
-		}, nil
+		return tell, nil
 	})
 	return nil, m.answerPart(ctx, r, err, failed)
 }
