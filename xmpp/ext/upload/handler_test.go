@@ -569,7 +569,7 @@ func TestSlots(t *testing.T) {
 		t.Errorf("a slot with another key: %v", err)
 	}
 	for i := range token {
-		for _, c := range []byte("Ab.=") {
+		for _, c := range []byte("Ab.=\r\n") {
 			if c == token[i] {
 				continue
 			}
@@ -579,7 +579,7 @@ func TestSlots(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"", ".", token + "=", token + ".", token[:len(token)-1], strings.Repeat("A", 100_000), "." + strings.SplitN(token, ".", 2)[1]} {
+	for _, bad := range []string{"", ".", token + "=", token + "\n", "\r" + token, token[:9] + "\r" + token[9:], strings.Replace(token, ".", ".\n", 1), token + ".", token[:len(token)-1], strings.Repeat("A", 100_000), "." + strings.SplitN(token, ".", 2)[1]} {
 		if _, err := mod.open(bad, now); !errors.Is(err, errToken) {
 			t.Errorf("%.40q: %v", bad, err)
 		}

@@ -49,7 +49,7 @@ var (
 	errToken   = errors.New("no slot of this server")
 	errExpired = errors.New("the slot has expired")
 
-	base64url = base64.RawURLEncoding.Strict()
+	base64url = base64.RawURLEncoding
 )
 
 // seal makes the token of a slot.
@@ -58,7 +58,8 @@ func (m *Module) seal(s slot) string {
 	if err != nil {
 		panic("upload: " + err.Error()) // strings and numbers
 	}
-	return base64url.EncodeToString(b) + "." + base64url.EncodeToString(m.sign(b))
+	body := base64url.EncodeToString(b)
+	return body + "." + m.sign(body)
 }
 
 // open returns the slot that a token is for, if it is one of ours and has not expired.
@@ -67,12 +68,12 @@ func (m *Module) open(token string, now time.Time) (s slot, err error) {
 	if !ok || len(token) > maxToken {
 		return slot{}, errToken
 	}
-	b, err := base64url.DecodeString(body)
-	if err != nil {
+	// What was signed is compared as it is written: decoding passes over line breaks, and a token has one spelling.
+	if !hmac.Equal([]byte(mac), []byte(m.sign(body))) {
 		return slot{}, errToken
 	}
-	sum, err := base64url.DecodeString(mac)
-	if err != nil || !hmac.Equal(sum, m.sign(b)) {
+	b, err := base64url.DecodeString(body)
+	if err != nil {
 		return slot{}, errToken
 	}
 	if err := json.Unmarshal(b, &s); err != nil || !validID(s.ID) {
@@ -84,10 +85,9 @@ func (m *Module) open(token string, now time.Time) (s slot, err error) {
 	return s, nil
 }
 
-// sign is the signature of a token. The key is for slots only; the word keeps it apart from whatever else it may ever sign.
-func (m *Module) sign(b []byte) []byte {
+// sign is the signature of a token's body, in base64. The key is for slots only; the word keeps it apart from whatever else it may ever sign.
+func (m *Module) sign(body string) string {
 	h := hmac.New(sha256.New, m.key)
-	h.Write([]byte("slot\x00"))
-	h.Write(b)
-	return h.Sum(nil)
+	h.Write([]byte("slot\x00" + body))
+	return base64url.EncodeToString(h.Sum(nil))
 }
