@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// Hub is the account whose presence, and what it publishes, goes to all contacts.
+const Hub = "hub"
+
 // loginTimeout bounds one login. Chosen: a server that is saturated by a login storm may need seconds.
 const loginTimeout = 60 * time.Second
 

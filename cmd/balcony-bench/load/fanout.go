@@ -10,7 +10,7 @@ import (
 	"balcony/cmd/balcony-bench/client"
 )
 
-func fanoutAccounts(o *Options) []string { return append(accounts("contact", o.Contacts), "hub") }
+func fanoutAccounts(o *Options) []string { return append(accounts("contact", o.Contacts), client.Hub) }
 
 // Fanout lets one account change its presence, wait until all its contacts have received it, and so on. The contacts subscribe to the
 // account once, through the protocol.
@@ -68,7 +68,7 @@ func (r *Run) subscribe(ctx context.Context, hub *client.Session, contacts sessi
 	// In batches that the server's limits for requests that wait for approval cannot mind.
 	for batch := range slices.Chunk(contacts, 20) {
 		for _, c := range batch {
-			if err := c.WriteString("<presence type='subscribe' to='hub@" + r.Dialer.Domain + "'/>"); err != nil {
+			if err := c.WriteString("<presence type='subscribe' to='" + client.Hub + "@" + r.Dialer.Domain + "'/>"); err != nil {
 				return err
 			}
 		}

@@ -90,8 +90,8 @@ func Scenarios(rates []int) []Scenario {
 	}
 	return append(all,
 		Scenario{Heading{"login", "TCP, STARTTLS, SASL, bind, roster, presence, and the end of the session"}, true, "", 0, loginAccounts, Login},
-		Scenario{Heading{"fanout", "presence received, fan-out to all contacts"}, false, "", 0, fanoutAccounts, Fanout},
-		Scenario{Heading{"pep", "PEP notification received, published to all contacts"}, false, "", 0, fanoutAccounts, PEP},
+		Scenario{Heading{"fanout", "presence received, fan-out to all contacts"}, true, "", 0, fanoutAccounts, Fanout},
+		Scenario{Heading{"pep", "PEP notification received, published to all contacts"}, true, "", 0, fanoutAccounts, PEP},
 		Scenario{Heading{"offline", "offline message stored, delivered"}, false, "", 0, offlineAccounts, Offline},
 		Scenario{Heading{"resume", "session resumed (XEP-0198) with 2 waiting messages"}, false, "", 0, resumeAccounts, Resume},
 		Scenario{Heading{"fast", "the same by token with one request (SASL2, FAST), direct TLS"}, false, "balcony", 0, resumeAccounts, Fast},

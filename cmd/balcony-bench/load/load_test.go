@@ -86,7 +86,7 @@ func relayRun(t *testing.T) *Run {
 		}
 	})
 	return &Run{
-		Options: Options{Duration: 200 * time.Millisecond, Warmup: 20 * time.Millisecond, Pairs: 3, Concurrency: 2, Sessions: []int{2, 5}},
+		Options: Options{Duration: 200 * time.Millisecond, Warmup: 20 * time.Millisecond, Pairs: 3, Contacts: 3, Concurrency: 2, Sessions: []int{2, 5}},
 		Dialer: &client.Dialer{Address: l.Addr().String(), Domain: "localhost", Password: "secret", Mechanism: "SCRAM-SHA-1",
 			TLS: &tls.Config{RootCAs: env.Roots, ServerName: "localhost"}, Keys: new(client.KeyCache)},
 		PIDs: []int{os.Getpid()}, Rate: 500,
@@ -99,6 +99,8 @@ func TestScenariosOnRelay(t *testing.T) {
 		"pairs":    {"cpu", "rate", "p50", "p99"},
 		"open-500": {"cpu", "rate", "p50", "p99"},
 		"login":    {"cpu", "rate", "p50", "p99"},
+		"fanout":   {"cpu", "rate", "p50", "p99"},
+		"pep":      {"cpu", "rate", "p50", "p99"},
 		"memory":   {"start", "session 2", "session 5"},
 	}
 	for _, sc := range Scenarios([]int{500}) {

@@ -54,7 +54,7 @@ func PEP(ctx context.Context, r *Run) ([]Metric, error) {
 	})
 	c := "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='" + capsNode + "' ver='" + capsVer + "'/></presence>"
 	for _, s := range contacts {
-		if err := s.WriteString("<presence>" + c + "<presence to='hub@" + r.Dialer.Domain + "'>" + c); err != nil {
+		if err := s.WriteString("<presence>" + c + "<presence to='" + client.Hub + "@" + r.Dialer.Domain + "'>" + c); err != nil {
 			return nil, fmt.Errorf("presence: %w", err)
 		}
 	}

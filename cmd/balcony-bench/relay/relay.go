@@ -1,5 +1,6 @@
 // Package relay is the floor that the benchmark compares with: a program that finds where each stanza ends and copies it to the
-// connection of the account in its to attribute, and does nothing else that a server does. It believes every account and password.
+// connection of the account in its to attribute, or to all of them when it is the hub's presence or publication, and does nothing else that a server does.
+// It believes every account and password.
 package relay
 
 import (
@@ -107,6 +108,19 @@ func (r *relay) forward(conn *tls.Conn, f *client.Framer, account string) error 
 					log.Printf("message lost: %v", err)
 				}
 			}
+		case account == client.Hub && bytes.HasPrefix(st, []byte("<presence>")):
+			r.spread(account, append([]byte("<presence from='"+full+"'"), st[len("<presence"):]...))
+		case account == client.Hub && bytes.Contains(st, []byte("<publish ")):
+			r.spread(account, fmt.Appendf(nil, "<message from='%s@localhost' type='headline'><event xmlns='http://jabber.org/protocol/pubsub#event'><items><item%s</items></event></message>",
+				account, client.Between(st, "<item", "</publish>")))
+			_, err = fmt.Fprintf(conn, "<iq type='result' id='%s'/>", client.Attr(st, "id"))
+		case account == client.Hub && bytes.Contains(st, []byte("jabber:iq:roster")):
+			var b bytes.Buffer
+			r.conns.Range(func(any, any) bool {
+				b.WriteString("<item subscription='from'/>")
+				return true
+			})
+			_, err = fmt.Fprintf(conn, "<iq type='result' id='%s'><query xmlns='jabber:iq:roster'>%s</query></iq>", client.Attr(st, "id"), b.Bytes())
 		case bytes.HasPrefix(st, []byte("<presence")):
 			_, err = fmt.Fprintf(conn, "<presence from='%s' to='%[1]s'/>", full)
 		case bytes.HasPrefix(st, []byte("<iq")):
@@ -121,4 +135,16 @@ func (r *relay) forward(conn *tls.Conn, f *client.Framer, account string) error 
 			return err
 		}
 	}
+}
+
+// spread copies a stanza to all but its sender.
+func (r *relay) spread(sender string, st []byte) {
+	r.conns.Range(func(account, to any) bool {
+		if account != sender {
+			if _, err := to.(*tls.Conn).Write(st); err != nil {
+				log.Printf("stanza lost: %v", err)
+			}
+		}
+		return true
+	})
 }
