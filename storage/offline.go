@@ -32,7 +32,7 @@ func (db *DB) AppendOffline(_ context.Context, account jid.JID, stamp time.Time,
 	if err := db.writer.enqueue(op, queueFull); err != nil {
 		op.Complete(fmt.Errorf("offline message for %s: %w", account, err))
 	}
-	db.spoolChanges(account)
+	db.spoolGrows(account)
 	return &op.Commit
 }
 
@@ -61,13 +61,14 @@ func (db *DB) appendOffline(q queries, account jid.JID, stamp time.Time, s *xmpp
 }
 
 // Offline returns up to limit messages of the spool in order, beginning after the id after (0 from the start). It sees every message
-// whose AppendOffline was called before, because it waits for the writer. Of a message that the scanner no longer takes the stanza is nil: it must
+// whose AppendOffline was called before, because it waits for it. Of a message that the scanner no longer takes the stanza is nil: it must
 // not reach a peer, but whoever empties the spool has to know of it.
 func (db *DB) Offline(ctx context.Context, account jid.JID, after int64, limit int) (entries []offline.Entry, err error) {
-	err = db.writer.settle(ctx)
+	err = db.settleSpool(ctx, account)
 	if err == nil {
 		err = db.read(ctx, "Offline", func(q queries) error {
 			entries = nil
+			parser := stream.NewParser(storedLimits)
 			return q.rows(`SELECT m.id, m.stamp, m.stanza FROM account a JOIN offline_message m ON m.account_id = a.id
 				WHERE a.domain = $1 AND a.localpart = $2 AND m.id > $3 ORDER BY m.id LIMIT $4`,
 				[]any{account.Domainpart(), account.Localpart(), after, limit},
@@ -80,7 +81,7 @@ func (db *DB) Offline(ctx context.Context, account jid.JID, after int64, limit i
 					}
 					e.Stamp = time.UnixMicro(micro).UTC()
 					var bad error
-					if e.Stanza, bad = stream.Parse(xml, storedLimits); bad != nil {
+					if e.Stanza, bad = parser.Parse(xml); bad != nil {
 						db.log.Error("stored message cannot be read", "account", account.String(), "id", e.ID, "error", bad)
 						e.Stanza = nil
 					}
@@ -95,9 +96,10 @@ func (db *DB) Offline(ctx context.Context, account jid.JID, after int64, limit i
 	return entries, nil
 }
 
-// RemoveOffline deletes the messages up to and including id upTo.
+// RemoveOffline deletes the messages up to and including id upTo. Nobody waits for that but the next one who reads the spool: it shares its transaction
+// with other writes, which takes some milliseconds.
 func (db *DB) RemoveOffline(ctx context.Context, account jid.JID, upTo int64) error {
-	err := db.write(ctx, func(q queries) error {
+	op := &write{size: writeCost, waits: true, run: func(q queries) error {
 		id, err := db.accountID(q, account)
 		if err != nil {
 			return err
@@ -113,7 +115,9 @@ func (db *DB) RemoveOffline(ctx context.Context, account jid.JID, upTo int64) er
 		}
 		_, err = q.exec("UPDATE offline_spool SET messages = messages - $2, bytes = bytes - $3 WHERE account_id = $1", id, n, bytes)
 		return err
-	})
+	}}
+	err := db.writer.finish(ctx, op)
+	db.spoolChanges(account) // also after an error, which may have come after the commit
 	if err != nil {
 		return fmt.Errorf("remove offline messages of %s: %w", account, err)
 	}
@@ -122,7 +126,7 @@ func (db *DB) RemoveOffline(ctx context.Context, account jid.JID, upTo int64) er
 
 // CountOffline is the number of messages in the spool.
 func (db *DB) CountOffline(ctx context.Context, account jid.JID) (n int, err error) {
-	err = db.writer.settle(ctx)
+	err = db.settleSpool(ctx, account)
 	if err == nil {
 		err = db.read(ctx, "CountOffline", func(q queries) error {
 			_, err := q.row(`SELECT s.messages FROM account a JOIN offline_spool s ON s.account_id = a.id

@@ -103,7 +103,8 @@ type DB struct {
 	searcher prepared // the same, for searches
 	writer   *writer
 	noted    noted
-	spools   *xmpp.Cache[offline.State] // bytes; those of which nothing waits but in their gaps
+	spools   *xmpp.Cache[offline.State] // bytes; those of which nothing waits in the archive but in their gaps
+	changes  *changes                   // of spools
 	ids      archiveIDs
 	queries  archiveQueries
 	searches searchQueries
@@ -157,7 +158,7 @@ func open(ctx context.Context, cfg Config, dataDir string, limits Limits, log *s
 		return nil, errors.Join(fmt.Errorf("open database: %w", e.wrap(err)), e.close())
 	}
 	db := &DB{e: e, limits: limits, log: log, reader: prepared{pool: e.reads}, pager: prepared{pool: e.reads}, searcher: prepared{pool: e.reads},
-		spools: xmpp.NewCache[offline.State](maxSpools)}
+		spools: xmpp.NewCache[offline.State](maxSpools), changes: newChanges()}
 	if e.pages != nil {
 		db.pager.pool = e.pages
 	}

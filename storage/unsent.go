@@ -53,6 +53,7 @@ func (db *DB) Unsent(ctx context.Context, after int64, limit int) (list []xmpp.U
 	if err == nil {
 		err = db.read(ctx, "Unsent", func(q queries) error {
 			list = nil
+			parser := stream.NewParser(storedLimits)
 			return q.rows(`SELECT o.id, COALESCE(m.stanza, o.stanza) FROM outgoing o LEFT JOIN message m ON m.id = o.message_id
 				WHERE o.id > $1 ORDER BY o.id LIMIT $2`, []any{after, limit}, func(scan func(...any) error) error {
 				var u xmpp.Unsent
@@ -65,7 +66,7 @@ func (db *DB) Unsent(ctx context.Context, after int64, limit int) (list []xmpp.U
 				}
 				if b != nil {
 					var bad error
-					if u.Stanza, bad = stream.Parse(b, storedLimits); bad != nil {
+					if u.Stanza, bad = parser.Parse(b); bad != nil {
 						db.log.Error("unsent stanza cannot be read", "id", u.Row, "error", bad)
 						u.Stanza = nil
 					}

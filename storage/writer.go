@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -76,10 +77,13 @@ type writer struct {
 	queue  []*write
 	bytes  int
 	hurry  bool          // the queue holds a write that waits, or enough for a transaction
-	busy   bool          // work is at what it took
 	closed bool          // nothing more is accepted
 	order  int64         // the last one given
 	space  chan struct{} // closed when the queue has become shorter; nil while nobody waits
+
+	// The writes are numbered in the order of the queue, in which they end. A number is the last one of which that is true.
+	accepted, left, ended int64
+	settlers              []settler // by number
 
 	// Owned by work.
 	last  time.Time // end of the last transaction
@@ -88,6 +92,12 @@ type writer struct {
 	// What report has logged.
 	down     bool
 	reported time.Time
+}
+
+// settler waits for the end of the writes up to a number.
+type settler struct {
+	number int64
+	done   chan struct{}
 }
 
 func newWriter(e *engine, log *slog.Logger, observe func(string, time.Time, error), timeout time.Duration) *writer {
@@ -113,6 +123,7 @@ func (w *writer) enqueue(op *write, bound int) error {
 		w.order += op.more
 	}
 	w.queue = append(w.queue, op)
+	w.accepted++
 	w.bytes += op.size
 	hurry := op.waits || len(w.queue) >= maxBatch || w.bytes >= maxBatchLen
 	signal := len(w.queue) == 1 || hurry && !w.hurry
@@ -181,15 +192,56 @@ func (w *writer) enqueueWhenSpace(ctx context.Context, op *write) error {
 	}
 }
 
+// numbers are those of the last write that was accepted and of the last one that has ended.
+func (w *writer) numbers() (accepted, ended int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.accepted, w.ended
+}
+
 // settle returns when every write that was accepted before has ended.
 func (w *writer) settle(ctx context.Context) error {
+	number, _ := w.numbers()
+	return w.settleTo(ctx, number)
+}
+
+// settleTo returns when the writes up to a number have ended.
+func (w *writer) settleTo(ctx context.Context, number int64) error {
 	w.mu.Lock()
-	idle := len(w.queue) == 0 && !w.busy
-	w.mu.Unlock()
-	if idle {
+	if number <= w.ended {
+		w.mu.Unlock()
 		return nil
 	}
-	return w.do(ctx, 0, func(queries) error { return nil })
+	s := settler{number, make(chan struct{})}
+	at, _ := slices.BinarySearchFunc(w.settlers, number+1, func(s settler, n int64) int { return cmp.Compare(s.number, n) })
+	w.settlers = slices.Insert(w.settlers, at, s)
+	signal := number > w.left && !w.hurry
+	w.hurry = w.hurry || signal
+	w.mu.Unlock()
+	if signal {
+		w.signal()
+	}
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.settlers = slices.DeleteFunc(w.settlers, func(o settler) bool { return o.done == s.done })
+		return ctx.Err()
+	}
+}
+
+// finished is called when what was taken from the queue has ended.
+func (w *writer) finished() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = w.left
+	n := 0
+	for ; n < len(w.settlers) && w.settlers[n].number <= w.ended; n++ {
+		close(w.settlers[n].done)
+	}
+	w.settlers = slices.Delete(w.settlers, 0, n)
 }
 
 // close accepts nothing more and returns when what was accepted has ended.
@@ -219,8 +271,10 @@ func (w *writer) work() {
 		if len(batch) > 0 {
 			w.commit(batch)
 			w.last = time.Now()
+			w.finished()
 			continue
 		}
+		w.finished() // they were all withdrawn
 		if end {
 			return
 		}
@@ -268,6 +322,7 @@ func (w *writer) take(n, size int) (batch []*write, end bool) {
 			size -= op.size
 		}
 	}
+	w.left += int64(at)
 	rest := copy(w.queue, w.queue[at:])
 	clear(w.queue[rest:])
 	w.queue = w.queue[:rest]
@@ -279,7 +334,6 @@ func (w *writer) take(n, size int) (batch []*write, end bool) {
 		w.space = nil
 	}
 	w.hurry = w.hurry && rest > 0
-	w.busy = len(batch) > 0
 	return batch, w.closed && rest == 0 && len(batch) == 0
 }
 

@@ -343,6 +343,94 @@ func TestWritesShareATransaction(t *testing.T) {
 	})
 }
 
+// Whoever reads waits for the writes before, all or those of one spool, and that costs no transaction.
+func TestSettle(t *testing.T) {
+	each(t, func(t *testing.T, db *DB) {
+		ctx := limited(t)
+		juliet := jid.MustParse("juliet@capulet.example")
+		for _, account := range []jid.JID{romeo, juliet} {
+			must(t, db.CreateAccount(ctx, account, nil))
+		}
+		must(t, db.writer.settle(ctx)) // nothing is there
+		var transactions atomic.Int64
+		db.Observe(func(op string, _ time.Duration, _ error) {
+			if op == "commit" {
+				transactions.Add(1)
+			}
+		})
+		release := hold(t, db.writer)
+		stored := db.AppendOffline(ctx, romeo, time.Now(), chat("hi"))
+		if err := db.settleSpool(ctx, juliet); err != nil { // while the writer is held
+			t.Errorf("juliet's spool: %v", err)
+		}
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		wantErr(t, db.writer.settle(gone), context.Canceled)
+		wantErr(t, db.settleSpool(gone, romeo), context.Canceled)
+		results := make(chan error, 2)
+		go func() { results <- db.writer.settle(ctx) }()
+		go func() {
+			entries, err := db.Offline(ctx, romeo, 0, 10)
+			if err == nil && len(entries) != 1 {
+				err = fmt.Errorf("romeo's spool: %v", entries)
+			}
+			results <- err
+		}()
+		waiting := func() int {
+			db.writer.mu.Lock()
+			defer db.writer.mu.Unlock()
+			return len(db.writer.settlers)
+		}
+		for waiting() < 2 {
+			time.Sleep(time.Millisecond) // until the others have come that far
+		}
+		release()
+		must(t, <-results)
+		must(t, <-results)
+		must(t, stored.Wait(ctx))
+		want := int64(2) // the held one and the message's
+		if db.e.reads == nil {
+			want++ // the writer reads, too
+		}
+		if n := transactions.Load(); n != want {
+			t.Errorf("%d transactions, want %d", n, want)
+		}
+		if n := waiting(); n != 0 {
+			t.Errorf("%d still wait", n)
+		}
+		db.Observe(nil)
+	})
+}
+
+// Accounts whose writes have ended are forgotten, and no others.
+func TestChangesAreForgotten(t *testing.T) {
+	db := openTest(t, sqliteMemory(t), "")
+	note := func(from, to int) {
+		for i := from; i < to; i++ {
+			db.changes.note(fmt.Sprintf("a%d@x", i), db.writer)
+		}
+	}
+	must(t, put(t, db.writer, "a", nil).Wait(limited(t)))
+	must(t, db.writer.settle(limited(t)))
+	note(0, 10*minChanges)
+	if n := len(db.changes.by); n > minChanges {
+		t.Errorf("%d accounts are noted", n)
+	}
+	release := hold(t, db.writer)
+	op := put(t, db.writer, "b", nil)
+	note(0, 10*minChanges)
+	if n := len(db.changes.by); n != 10*minChanges || db.changes.last("a7@x") == 0 {
+		t.Errorf("%d accounts are noted while a write of theirs may be under way", n)
+	}
+	release()
+	must(t, op.Wait(limited(t)))
+	must(t, db.writer.settle(limited(t)))
+	note(20*minChanges, 30*minChanges)
+	if n := len(db.changes.by); n > 20*minChanges || db.changes.last("a7@x") != 0 {
+		t.Errorf("%d accounts are noted after that", n)
+	}
+}
+
 func TestEndedContextWithdrawsAWaitingWrite(t *testing.T) {
 	db := openTest(t, sqliteMemory(t), "")
 	release := hold(t, db.writer)

@@ -66,6 +66,17 @@ func (c *Cache[V]) Drop(key string) {
 	}
 }
 
+// Change is Drop for a change whose outcome is known: what is kept under key becomes f of it, and takes as much as before.
+func (c *Cache[V]) Change(key string, f func(V) V) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gen++
+	if e := c.of[key]; e != nil {
+		v := e.Value.(*cached[V])
+		v.value = f(v.value)
+	}
+}
+
 // remove is called with mu held.
 func (c *Cache[V]) remove(e *list.Element) {
 	v := c.order.Remove(e).(*cached[V])

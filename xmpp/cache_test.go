@@ -27,6 +27,11 @@ func TestCacheModel(t *testing.T) {
 				stored[a] = next
 				c.Drop(a)
 			},
+			"known change": func(t *rapid.T) {
+				a := account.Draw(t, "account")
+				stored[a]++
+				c.Change(a, func(id int64) int64 { return id + 1 })
+			},
 			"read": func(t *rapid.T) {
 				a := account.Draw(t, "account")
 				id, known, gen := c.Get(a)

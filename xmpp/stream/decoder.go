@@ -322,8 +322,18 @@ func pseudoAttribute(b []byte, name string) (value, rest []byte, ok bool) {
 
 // Parse reads b as one complete stanza in jabber:client outside of a stream: what storage kept, or a WebSocket message. The error is a
 // stream error; improper-addressing (RFC 6120 §4.9.3.7) stands for a to or from that is no JID.
-func Parse(b []byte, l Limits) (*xmpp.Stanza, error) {
-	ev, err := parse(b, l, false)
+func Parse(b []byte, l Limits) (*xmpp.Stanza, error) { return stanza(parse(b, l, false)) }
+
+// Parser is Parse for many stanzas of the same people, one after the other: it remembers their addresses.
+type Parser struct{ d Decoder }
+
+// NewParser makes a parser with limits for each stanza.
+func NewParser(l Limits) *Parser { return &Parser{outside(l, false)} }
+
+// Parse is Parse with the parser's limits.
+func (p *Parser) Parse(b []byte) (*xmpp.Stanza, error) { return stanza(p.d.one(b)) }
+
+func stanza(ev Event, err error) (*xmpp.Stanza, error) {
 	switch {
 	case err != nil:
 		return nil, err
@@ -342,8 +352,13 @@ func ParseElement(b []byte, l Limits) (*Nonza, error) {
 }
 
 func parse(b []byte, l Limits, single bool) (Event, error) {
-	d := Decoder{content: xmpp.NSClient, def: []byte(xmpp.NSClient), limits: l, state: opened, single: single}
+	d := outside(l, single)
 	return d.one(b)
+}
+
+// outside is the decoder for what comes outside of a stream.
+func outside(l Limits, single bool) Decoder {
+	return Decoder{content: xmpp.NSClient, def: []byte(xmpp.NSClient), limits: l, state: opened, single: single}
 }
 
 // one decodes b as one element.

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -88,12 +89,19 @@ func FuzzDecoder(f *testing.F) {
 	})
 }
 
-// FuzzParse: what Parse and ParseElement accept can be encoded, decoded again and stays the same.
+// FuzzParse: what Parse and ParseElement accept can be encoded, decoded again and stays the same. What a Parser has read before makes no difference to it.
 func FuzzParse(f *testing.F) {
 	seeds(f, func(in string) { f.Add(strings.TrimPrefix(in, clientHeader)) })
 	f.Fuzz(func(t *testing.T, in string) {
-		if s, err := Parse([]byte(in), DefaultLimits()); err == nil {
+		s, err := Parse([]byte(in), DefaultLimits())
+		if err == nil {
 			checkStanza(t, s)
+		}
+		p := NewParser(DefaultLimits())
+		for range 2 {
+			if again, other := p.Parse([]byte(in)); fmt.Sprint(other) != fmt.Sprint(err) || err == nil && again.String() != s.String() {
+				t.Fatalf("%q: %v, %v; by a parser %v, %v", in, s, err, again, other)
+			}
 		}
 		if n, err := ParseElement([]byte(in), DefaultLimits()); err == nil {
 			checkNonza(t, n)
