@@ -82,7 +82,7 @@ func TestRace(t *testing.T) {
 			if at.addr != good {
 				t.Errorf("connected to %s, not to %s", at.addr, good)
 			}
-			if d < tt.least || d > tt.most+time.Second { // the machine may be busy
+			if d < tt.least || d > tt.most+30*time.Second { // the machine may be busy; an attempt that was waited for takes longer
 				t.Errorf("it took %s", d)
 			}
 			if len(rest) != len(tt.rest) {
