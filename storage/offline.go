@@ -96,10 +96,9 @@ func (db *DB) Offline(ctx context.Context, account jid.JID, after int64, limit i
 	return entries, nil
 }
 
-// RemoveOffline deletes the messages up to and including id upTo. Nobody waits for that but the next one who reads the spool: it shares its transaction
-// with other writes, which takes some milliseconds.
+// RemoveOffline deletes the messages up to and including id upTo.
 func (db *DB) RemoveOffline(ctx context.Context, account jid.JID, upTo int64) error {
-	op := &write{size: writeCost, waits: true, run: func(q queries) error {
+	err := db.write(ctx, func(q queries) error {
 		id, err := db.accountID(q, account)
 		if err != nil {
 			return err
@@ -115,8 +114,7 @@ func (db *DB) RemoveOffline(ctx context.Context, account jid.JID, upTo int64) er
 		}
 		_, err = q.exec("UPDATE offline_spool SET messages = messages - $2, bytes = bytes - $3 WHERE account_id = $1", id, n, bytes)
 		return err
-	}}
-	err := db.writer.finish(ctx, op)
+	})
 	db.spoolChanges(account) // also after an error, which may have come after the commit
 	if err != nil {
 		return fmt.Errorf("remove offline messages of %s: %w", account, err)

@@ -271,11 +271,12 @@ func (w *writer) work() {
 		if len(batch) > 0 {
 			w.commit(batch)
 			w.last = time.Now()
-			w.finished()
-			continue
 		}
-		w.finished() // they were all withdrawn
-		if end {
+		w.finished() // also those that were withdrawn
+		switch {
+		case len(batch) > 0:
+			continue
+		case end:
 			return
 		}
 		<-w.wake

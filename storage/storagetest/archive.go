@@ -268,7 +268,6 @@ func testArchiveRewrite(t *testing.T, db *storage.DB) {
 
 // A message is found by its id, or by that of the message that it corrects, and hardly any other is read for that.
 func testArchiveTags(t *testing.T, db *storage.DB) {
-	ctx := withLimit(t)
 	j := account(t, db)
 	for i := range 600 {
 		s := xmpp.New(xmpp.Message, "chat", j, juliet, xmpp.El("", "body").Say(fmt.Sprint("of ", i)))
@@ -281,7 +280,7 @@ func testArchiveTags(t *testing.T, db *storage.DB) {
 		}
 		it := received(t, j, juliet, "")
 		it.Stanza = s
-		db.AppendMessage(ctx, it)
+		db.AppendMessage(withLimit(t), it)
 	}
 	imported := foreign(t, j, "", "imported", time.Now().Add(-time.Hour))
 	imports(t, db, j, 0, imported)
@@ -294,7 +293,7 @@ func testArchiveTags(t *testing.T, db *storage.DB) {
 		if i%3 != 0 {
 			want = append(want, fmt.Sprint("of ", i))
 		}
-		must(t, db.RewriteMessages(ctx, j, juliet, 1000, fmt.Sprint("id", i), func(s *xmpp.Stanza, _ bool) (*xmpp.Stanza, bool) {
+		must(t, db.RewriteMessages(withLimit(t), j, juliet, 1000, fmt.Sprint("id", i), func(s *xmpp.Stanza, _ bool) (*xmpp.Stanza, bool) {
 			seen++
 			fix, ok := s.Child("urn:xmpp:message-correct:0", "replace")
 			if s.ID == fmt.Sprint("id", i) || ok && fix.Attr("id") == fmt.Sprint("id", i) {
@@ -310,7 +309,7 @@ func testArchiveTags(t *testing.T, db *storage.DB) {
 		t.Errorf("%d messages were read that were not meant", seen)
 	}
 	found := false
-	must(t, db.RewriteMessages(ctx, j, juliet, 1000, "m1", func(s *xmpp.Stanza, _ bool) (*xmpp.Stanza, bool) {
+	must(t, db.RewriteMessages(withLimit(t), j, juliet, 1000, "m1", func(s *xmpp.Stanza, _ bool) (*xmpp.Stanza, bool) {
 		found = found || s.ID == "m1"
 		return nil, true
 	}))

@@ -248,9 +248,8 @@ func testSearchModel(t *testing.T, db *storage.DB) {
 
 // A domain's search comes and goes: an old archive is indexed in portions while others are searched, and what one does not have is not there.
 func testSearchDomains(t *testing.T, db *storage.DB) {
-	ctx := withLimit(t)
 	a, b := account(t, db), jid.MustParse("searched@capulet.example")
-	must(t, db.CreateAccount(ctx, b, nil))
+	must(t, db.CreateAccount(withLimit(t), b, nil))
 	both := func(body string) {
 		it := received(t, b, a, body)
 		sent := it
@@ -264,12 +263,12 @@ func testSearchDomains(t *testing.T, db *storage.DB) {
 	searching(t, db, "montague.example")
 	both("new 1")
 	equal(t, "found", len(finds(t, db, a, "old")), 250)
-	must(t, db.SetSearch(ctx, []string{"montague.example", "capulet.example"}))
+	must(t, db.SetSearch(withLimit(t), []string{"montague.example", "capulet.example"}))
 	both("new 2")
 	steps := 0
 	for more := true; more; steps++ {
 		var err error
-		more, err = db.IndexArchive(ctx, "capulet.example", db.LastOrder(), 100)
+		more, err = db.IndexArchive(withLimit(t), "capulet.example", db.LastOrder(), 100)
 		must(t, err)
 		equal(t, "found meanwhile", len(finds(t, db, a, "old")), 250)
 	}
@@ -278,11 +277,11 @@ func testSearchDomains(t *testing.T, db *storage.DB) {
 	}
 	equal(t, "found", finds(t, db, b, "new"), []string{"new 1", "new 2"})
 	equal(t, "found", len(finds(t, db, b, "old")), 250)
-	must(t, db.SetSearch(ctx, []string{"capulet.example"}))
+	must(t, db.SetSearch(withLimit(t), []string{"capulet.example"}))
 	both("new 3")
 	equal(t, "found", finds(t, db, b, "new"), []string{"new 1", "new 2", "new 3"})
 	terms, _ := mam.Terms("new")
-	_, err := db.QueryArchive(ctx, a, mam.Query{Max: 1, Words: terms})
+	_, err := db.QueryArchive(withLimit(t), a, mam.Query{Max: 1, Words: terms})
 	wantErr(t, err, mam.ErrNoSearch)
-	must(t, db.DeleteAccount(ctx, b))
+	must(t, db.DeleteAccount(withLimit(t), b))
 }

@@ -131,7 +131,7 @@ func Run(t *testing.T, open func(t *testing.T) *storage.DB) {
 }
 
 // limit is how long a call of the suite may take before it counts as hung.
-const limit = 2 * time.Minute
+const limit = 30 * time.Second
 
 func withLimit(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)

@@ -1,6 +1,7 @@
 package s2s
 
 import (
+	"math"
 	"net"
 	"net/netip"
 	"syscall"
@@ -72,18 +73,26 @@ func TestRace(t *testing.T) {
 			for _, a := range tt.endpoints {
 				list = append(list, endpoint{addr: a})
 			}
-			begin := time.Now()
-			c, at, rest, err := race(t.Context(), list)
-			d := time.Since(begin)
-			if err != nil {
-				t.Fatal(err)
+			var rest []endpoint
+			least := time.Duration(math.MaxInt64)
+			for range 5 { // the machine may be busy, which only makes it longer
+				begin := time.Now()
+				c, at, left, err := race(t.Context(), list)
+				d := time.Since(begin)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = c.Close()
+				if at.addr != good {
+					t.Errorf("connected to %s, not to %s", at.addr, good)
+				}
+				if d < tt.least {
+					t.Errorf("it took %s", d)
+				}
+				rest, least = left, min(least, d)
 			}
-			_ = c.Close()
-			if at.addr != good {
-				t.Errorf("connected to %s, not to %s", at.addr, good)
-			}
-			if d < tt.least || d > tt.most+30*time.Second { // the machine may be busy; an attempt that was waited for takes longer
-				t.Errorf("it took %s", d)
+			if least > tt.most+time.Second {
+				t.Errorf("it took %s", least)
 			}
 			if len(rest) != len(tt.rest) {
 				t.Fatalf("left: %v, want %v", rest, tt.rest)

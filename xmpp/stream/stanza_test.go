@@ -213,13 +213,14 @@ func TestBuffered(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	parser := NewParser(DefaultLimits()) // the same for all
+	alone := func(b []byte) (*xmpp.Stanza, error) { return Parse(b, DefaultLimits()) }
+	parsers := []func([]byte) (*xmpp.Stanza, error){alone, NewParser(DefaultLimits()).Parse}
 	for _, tt := range []struct{ in, want string }{
 		{`<message to='a@b' xmlns='jabber:client'><body>x</body></message>`, `<message to='a@b'><body>x</body></message>`},
 		{" \n<iq id='1'/>\r\n", `<iq id='1'/>`},
 		{`<presence xmlns:p='urn:p'><p:x/></presence>`, `<presence xmlns:p='urn:p'><p:x/></presence>`},
 	} {
-		for _, parse := range []func([]byte) (*xmpp.Stanza, error){parser.Parse, func(b []byte) (*xmpp.Stanza, error) { return Parse(b, DefaultLimits()) }} {
+		for _, parse := range parsers {
 			if s, err := parse([]byte(tt.in)); err != nil || s.String() != tt.want {
 				t.Errorf("%s: %v, %v", tt.in, s, err)
 			}
@@ -244,7 +245,7 @@ func TestParse(t *testing.T) {
 		{`<message>` + strings.Repeat("a", 256<<10), streamerr.PolicyViolation},
 		{`<stream:stream xmlns:stream='http://etherx.jabber.org/streams'>`, streamerr.NotWellFormed},
 	} {
-		for _, parse := range []func([]byte) (*xmpp.Stanza, error){parser.Parse, func(b []byte) (*xmpp.Stanza, error) { return Parse(b, DefaultLimits()) }} {
+		for _, parse := range parsers {
 			if s, err := parse([]byte(tt.in)); !tt.want.Is(err) || err == nil {
 				t.Errorf("%.80s: %v, %v, want %v", tt.in, s, err, tt.want)
 			}
