@@ -344,13 +344,9 @@ func (db *DB) PublishPubSubItem(ctx context.Context, service jid.JID, name strin
 		if n := int(min(expired, int64(len(old)))); n < len(old) {
 			removed = ids(old[n:])
 		}
-		if found {
-			if _, err := q.exec("DELETE FROM pubsub_item WHERE node_id = $1 AND digest = $2", t.id, digest); err != nil {
-				return err
-			}
-		}
 		if _, err := q.exec(`INSERT INTO pubsub_item (node_id, digest, id, sequence, publisher, publisher_digest, published, payload)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, t.id, digest, it.ID, t.sequence, publisher, by, it.Published.UnixMicro(), payload); err != nil {
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (node_id, digest) DO UPDATE SET sequence = excluded.sequence, publisher = excluded.publisher,
+			publisher_digest = excluded.publisher_digest, published = excluded.published, payload = excluded.payload`, t.id, digest, it.ID, t.sequence, publisher, by, it.Published.UnixMicro(), payload); err != nil {
 			return err
 		}
 		return t.save(q)

@@ -2,6 +2,7 @@ package xmpp
 
 import (
 	"container/list"
+	"strings"
 	"sync"
 )
 
@@ -63,6 +64,18 @@ func (c *Cache[V]) Drop(key string) {
 	c.gen++
 	if e := c.of[key]; e != nil {
 		c.remove(e)
+	}
+}
+
+// DropAll is Drop for all keys that begin with prefix.
+func (c *Cache[V]) DropAll(prefix string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gen++
+	for key, e := range c.of {
+		if strings.HasPrefix(key, prefix) {
+			c.remove(e)
+		}
 	}
 }
 

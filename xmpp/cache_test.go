@@ -77,3 +77,20 @@ func BenchmarkCacheGet(b *testing.B) {
 		}
 	})
 }
+
+// DropAll forgets what begins with the prefix and nothing else, and what was read before it is not kept.
+func TestCacheDropAll(t *testing.T) {
+	c := NewCache[int](10)
+	for i, key := range []string{"a/1", "a/2", "ab/1"} {
+		_, _, gen := c.Get(key)
+		c.Put(key, i, 1, gen)
+	}
+	_, _, gen := c.Get("a/3")
+	c.DropAll("a/")
+	c.Put("a/3", 3, 1, gen)
+	for key, want := range map[string]bool{"a/1": false, "a/2": false, "a/3": false, "ab/1": true} {
+		if _, ok, _ := c.Get(key); ok != want {
+			t.Errorf("%s: kept %v, want %v", key, ok, want)
+		}
+	}
+}

@@ -45,6 +45,7 @@ type Outgoing struct {
 type Delivery struct {
 	Stanza  *Stanza
 	Account jid.JID // bare
+	Key     string  // Account as a string
 	// Targets are the sessions that RFC 6121 §8.5 chose; empty leads to the Undelivered filters. A filter that wants others replaces the list.
 	Targets []Session
 	// Waits reports that the message may wait for the account when no session takes it: otherwise its sender gets an error then.
@@ -88,6 +89,8 @@ const (
 type Server interface {
 	// Route sends a stanza from a local address (or one that was checked) on its way: the only way to send.
 	Route(ctx context.Context, s *Stanza)
+	// Send is Route for a stanza to a session that the caller has from Sessions: one of many. It gets a copy of s with its full JID as the to address.
+	Send(ctx context.Context, to Session, s *Stanza)
 	// Redeliver sends a stanza on its way again that a session of account had taken, or was to take, and could not write before it ended:
 	// Delivery.Again. It is dropped when another session has it (Stanza.Missed). Of a copy (Stanza.Forward) the original is sent again, if that is shared.
 	Redeliver(ctx context.Context, account jid.JID, s *Stanza)

@@ -152,11 +152,11 @@ func (s *socket) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// writeSome gives the kernel what it takes at once.
+// writeSome gives the kernel what it takes at once. It waits for nothing, so the poller need not know of it.
 func (s *socket) writeSome(p []byte) (int, error) {
 	var n int
 	var werr error
-	err := s.raw.Write(func(fd uintptr) bool {
+	err := s.raw.Control(func(fd uintptr) {
 		for n < len(p) {
 			m, err := transmit(fd, p[n:])
 			if m > 0 {
@@ -166,9 +166,8 @@ func (s *socket) writeSome(p []byte) (int, error) {
 			if err != syscall.EAGAIN {
 				werr = os.NewSyscallError("write", err)
 			}
-			break
+			return
 		}
-		return true
 	})
 	if err == nil {
 		err = werr

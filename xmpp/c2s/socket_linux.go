@@ -47,10 +47,10 @@ func nothing(fd uintptr) bool {
 // controlSize is the space of one control message with an int.
 const controlSize = unix.SizeofCmsghdr + 8
 
-// transmit gives the kernel what it takes.
+// transmit gives the kernel what it takes. It is send(2), which has less to do than write(2) has for any file.
 func transmit(fd uintptr, p []byte) (n int, err syscall.Errno) {
 	for {
-		r, _, e := syscall.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		r, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		switch e {
 		case 0:
 			return int(r), 0

@@ -28,7 +28,7 @@ func (r *Router) askAccount(ctx context.Context, s *xmpp.Stanza, account jid.JID
 	}
 	// Incoming filters (blocking) hold for requests too.
 	if exists {
-		d := &xmpp.Delivery{Stanza: s, Account: account}
+		d := &xmpp.Delivery{Stanza: s, Account: account, Key: account.String()}
 		for _, f := range r.reg.IncomingFilters {
 			if err := f(ctx, d); err != nil {
 				r.bounce(ctx, s, err)

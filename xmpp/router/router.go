@@ -411,8 +411,25 @@ func (r *Router) toAccount(ctx context.Context, s *xmpp.Stanza, bare jid.JID, ke
 		}
 		return
 	}
-	d := &xmpp.Delivery{Stanza: s, Account: bare, Again: again}
+	d := &xmpp.Delivery{Stanza: s, Account: bare, Key: key, Again: again}
 	d.Waits = r.pick(d, key)
+	r.bring(ctx, d)
+}
+
+// Send is Route for a stanza to a session: who that is need not be looked up again.
+func (r *Router) Send(ctx context.Context, to xmpp.Session, s *xmpp.Stanza) {
+	s = s.WithTo(to.JID())
+	t, ok := to.(*Session)
+	if !ok {
+		r.Route(ctx, s)
+		return
+	}
+	r.bring(ctx, &xmpp.Delivery{Stanza: s, Account: t.bare, Key: t.bareKey, Targets: t.alone[:1:1], Waits: s.Kind == xmpp.Message}) // RFC 6121 §8.5.3.1
+}
+
+// bring takes a stanza past the filters to its targets.
+func (r *Router) bring(ctx context.Context, d *xmpp.Delivery) {
+	s := d.Stanza
 	for _, f := range r.reg.IncomingFilters {
 		if err := f(ctx, d); err != nil {
 			r.bounce(ctx, s, err)

@@ -27,6 +27,7 @@ type Session struct {
 	fullKey string
 	bareKey string
 	out     Outbox
+	alone   [1]xmpp.Session // itself, as the list of who a stanza goes to
 
 	mu sync.Mutex
 	// Guarded by mu.

@@ -165,6 +165,7 @@ func (r *Router) Bind(ctx context.Context, account jid.JID, resource string, out
 	}
 	bare := full.Bare()
 	s := &Session{full: full, bare: bare, fullKey: full.String(), bareKey: bare.String(), out: out}
+	s.alone[0] = s
 	old, ok := r.table.add(s, r.cfg.Resources, r.spare(s.bareKey))
 	if !ok {
 		return nil, xmpp.ErrResourceConstraint // RFC 6120 §7.6.2.1

@@ -80,14 +80,14 @@ func (m *Module) Blocks(ctx context.Context, account, peer jid.JID) (bool, error
 	if peer.Bare().Equal(account) {
 		return false, nil
 	}
-	l, err := m.list(ctx, account)
+	l, err := m.list(ctx, account, account.String())
 	return err == nil && l.blocks(peer), err
 }
 
 // Blocked returns what tells whether account has blocked a peer, by the list as it is now.
 func (m *Module) Blocked(ctx context.Context, account jid.JID) (func(peer jid.JID) bool, error) {
 	account = account.Bare()
-	l, err := m.list(ctx, account)
+	l, err := m.list(ctx, account, account.String())
 	if err != nil {
 		return nil, err
 	}
@@ -97,9 +97,8 @@ func (m *Module) Blocked(ctx context.Context, account jid.JID) (func(peer jid.JI
 // Forget drops what is remembered of an account. Call it after the account's data were deleted: until then stanzas may read them again.
 func (m *Module) Forget(account jid.JID) { m.cache.Drop(account.Bare().String()) }
 
-// list is the account's block list, from memory if it was used lately.
-func (m *Module) list(ctx context.Context, account jid.JID) (*blockList, error) {
-	key := account.String()
+// list is the account's block list, from memory if it was used lately. key is the account as a string.
+func (m *Module) list(ctx context.Context, account jid.JID, key string) (*blockList, error) {
 	l, ok, gen := m.cache.Get(key)
 	if ok {
 		return l, nil
@@ -125,7 +124,7 @@ func (m *Module) get(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error)
 			session.SetValue(interested{}, true)
 		}
 	}
-	l, err := m.list(ctx, account)
+	l, err := m.list(ctx, account, account.String())
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +181,7 @@ func (m *Module) unblock(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, er
 func (m *Module) change(ctx context.Context, s *xmpp.Stanza, entries []jid.JID,
 	write func(context.Context, jid.JID, []jid.JID) error, after func(*blockList) []jid.JID) (*xmpp.Element, error) {
 	account := s.From.Bare()
-	before, err := m.list(ctx, account)
+	before, err := m.list(ctx, account, account.String())
 	if err != nil {
 		return nil, err
 	}

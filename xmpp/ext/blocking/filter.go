@@ -33,8 +33,11 @@ func (m *Module) outgoing(ctx context.Context, o *xmpp.Outgoing) error {
 
 // incoming keeps stanzas of blocked JIDs from the account, from its offline spool too: XEP-0191 §3.3, so that the account appears offline.
 func (m *Module) incoming(ctx context.Context, d *xmpp.Delivery) error {
-	blocked, err := m.Blocks(ctx, d.Account, d.Stanza.From)
-	if err != nil || !blocked {
+	if d.Stanza.From.Bare().Equal(d.Account) {
+		return nil // XEP-0191 §5
+	}
+	l, err := m.list(ctx, d.Account, d.Key)
+	if err != nil || !l.blocks(d.Stanza.From) {
 		return err
 	}
 	switch {

@@ -132,7 +132,7 @@ func (down) Blocked(context.Context, jid.JID) ([]jid.JID, error) { return nil, e
 func TestNoListNoDelivery(t *testing.T) {
 	m := New(down{}, nil)
 	romeo, juliet := jid.MustParse("romeo@montague.net/orchard"), jid.MustParse("juliet@capulet.com")
-	d := &xmpp.Delivery{Account: juliet, Stanza: xmpp.New(xmpp.Message, "chat", juliet, romeo)}
+	d := &xmpp.Delivery{Account: juliet, Key: juliet.String(), Stanza: xmpp.New(xmpp.Message, "chat", juliet, romeo)}
 	if err := m.incoming(context.Background(), d); !errors.Is(err, errDown) {
 		t.Errorf("incoming: %v, want the database's error", err)
 	}

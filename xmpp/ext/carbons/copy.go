@@ -131,7 +131,7 @@ func (m *Module) account(d *xmpp.Delivery) *account {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.accounts[d.Account.String()]
+	return m.accounts[d.Key]
 }
 
 // eligible is XEP-0280 §6.1. The errors of eligible messages are remembered to be eligible; what has no id cannot be told from other messages.

@@ -21,7 +21,7 @@ type detour struct {
 
 // divert puts detours in the place of the sessions that have to receive older messages first. The others get theirs at once.
 func (m *Module) divert(d *xmpp.Delivery) {
-	key := d.Account.String()
+	key := d.Key
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	a := m.accounts[key]
@@ -64,7 +64,7 @@ func (t *detour) Enqueue(ctx context.Context, s *xmpp.Stanza) bool {
 	case straight:
 		return t.Session.Enqueue(ctx, s)
 	case spooled:
-		t.m.append(ctx, &xmpp.Delivery{Stanza: s, Account: t.account}, t.key, at, t.Session)
+		t.m.append(ctx, &xmpp.Delivery{Stanza: s, Account: t.account, Key: t.key}, t.key, at, t.Session)
 		return true
 	case waits:
 		await(ctx, c)

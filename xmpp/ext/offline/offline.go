@@ -151,7 +151,7 @@ func (m *Module) undelivered(ctx context.Context, d *xmpp.Delivery) error {
 	case refuse:
 		return nil
 	}
-	key := d.Account.String()
+	key := d.Key
 	c, wait := m.admit(key, d)
 	if wait {
 		await(ctx, c)

@@ -101,7 +101,7 @@ func (m *Module) pass(ctx context.Context, key string, w waiting) {
 		m.mu.Lock()
 		m.get(key).count()
 		m.mu.Unlock()
-		m.place(ctx, &xmpp.Delivery{Stanza: w.stanza, Account: w.account}, key)
+		m.place(ctx, &xmpp.Delivery{Stanza: w.stanza, Account: w.account, Key: key}, key)
 		return
 	}
 	w.to.passed = true

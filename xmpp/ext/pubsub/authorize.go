@@ -43,7 +43,7 @@ func (m *Module) incoming(ctx context.Context, d *xmpp.Delivery) error {
 			return nil
 		}
 		if s.MessageType() == stanza.ErrorMessage {
-			m.bounced(ctx, place{jid: d.Account, key: d.Account.String(), domain: d.Account.Domainpart()}, s)
+			m.bounced(ctx, place{jid: d.Account, key: d.Key, domain: d.Account.Domainpart()}, s)
 			return xmpp.ErrDrop
 		}
 		if s.From.Bare().Equal(d.Account) && m.authorized(ctx, s) {

@@ -18,7 +18,7 @@ func (w *world) presence(t *testing.T, from, typ, ver string) {
 	if ver != "" {
 		s = s.Append(element(t, "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:c' ver='"+ver+"'/>"))
 	}
-	d := &xmpp.Delivery{Account: jid.MustParse("juliet@localhost"), Stanza: s}
+	d := &xmpp.Delivery{Account: jid.MustParse("juliet@localhost"), Key: "juliet@localhost", Stanza: s}
 	for _, f := range w.reg.IncomingFilters {
 		if err := f(t.Context(), d); err != nil {
 			t.Fatalf("presence: %v", err)

@@ -46,6 +46,9 @@ func (w *world) Route(_ context.Context, s *xmpp.Stanza) {
 	default:
 	}
 }
+func (w *world) Send(ctx context.Context, to xmpp.Session, s *xmpp.Stanza) {
+	w.Route(ctx, s.WithTo(to.JID()))
+}
 func (w *world) Redeliver(context.Context, jid.JID, *xmpp.Stanza) {}
 func (w *world) Ask(_ context.Context, s *xmpp.Stanza) (*xmpp.Stanza, error) {
 	if w.ask == nil {
@@ -220,7 +223,7 @@ func TestContactsElsewhere(t *testing.T) {
 		if ver != "" {
 			s = s.Append(element(t, "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:c' ver='"+ver+"'/>"))
 		}
-		d := &xmpp.Delivery{Account: jid.MustParse("juliet@localhost"), Stanza: s}
+		d := &xmpp.Delivery{Account: jid.MustParse("juliet@localhost"), Key: "juliet@localhost", Stanza: s}
 		for _, f := range w.reg.IncomingFilters {
 			if err := f(context.Background(), d); err != nil {
 				t.Fatalf("presence: %v", err)

@@ -3,7 +3,6 @@ package pubsub
 import (
 	"context"
 	"errors"
-	"time"
 
 	"balcony/xmpp"
 
@@ -160,7 +159,7 @@ func (m *Module) remotePresence(ctx context.Context, d *xmpp.Delivery) {
 	if m.srv.Serves(from.Domainpart()) || s.To.Resourcepart() != "" {
 		return // presence that is directed at a resource is no sign of a subscription
 	}
-	account, key := d.Account, d.Account.String()
+	account, key := d.Account, d.Key
 	if s.Type == "unavailable" {
 		m.resources.drop(key, from)
 		return
@@ -234,40 +233,4 @@ func (m *Module) listing(ctx context.Context, account jid.JID) ([]Node, error) {
 	}
 	m.listings.Put(key, nodes, listedSize(key, nodes), gen)
 	return nodes, nil
-}
-
-// forgetful is a store that makes the listings forget what it changes, also after an error, which may have come after the commit.
-type forgetful struct {
-	Store
-	l *xmpp.Cache[[]Node]
-}
-
-func (f forgetful) CreatePubSubNode(ctx context.Context, service jid.JID, n Node) error {
-	defer f.l.Drop(service.String())
-	return f.Store.CreatePubSubNode(ctx, service, n)
-}
-
-func (f forgetful) ConfigurePubSubNode(ctx context.Context, service jid.JID, name string, c Config, keep int) ([]string, error) {
-	defer f.l.Drop(service.String())
-	return f.Store.ConfigurePubSubNode(ctx, service, name, c, keep)
-}
-
-func (f forgetful) DeletePubSubNode(ctx context.Context, service jid.JID, name string) error {
-	defer f.l.Drop(service.String())
-	return f.Store.DeletePubSubNode(ctx, service, name)
-}
-
-func (f forgetful) PublishPubSubItem(ctx context.Context, service jid.JID, name string, it Item, keep int, reject bool, since time.Time) ([]string, error) {
-	defer f.l.Drop(service.String())
-	return f.Store.PublishPubSubItem(ctx, service, name, it, keep, reject, since)
-}
-
-func (f forgetful) RetractPubSubItem(ctx context.Context, service jid.JID, name, id string) (bool, error) {
-	defer f.l.Drop(service.String())
-	return f.Store.RetractPubSubItem(ctx, service, name, id)
-}
-
-func (f forgetful) PurgePubSubNode(ctx context.Context, service jid.JID, name string) error {
-	defer f.l.Drop(service.String())
-	return f.Store.PurgePubSubNode(ctx, service, name)
 }

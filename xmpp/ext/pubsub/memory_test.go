@@ -66,3 +66,48 @@ func TestRememberedNodesAreBounded(t *testing.T) {
 	}
 	runtime.KeepAlive(m)
 }
+
+// What is remembered of nodes with their members is bounded, and takes about as much as it is counted for.
+func TestRememberedMembersAreBounded(t *testing.T) {
+	m := New(full{}, nil, nil, slog.New(slog.DiscardHandler))
+	read := func(i int) (counted int64) {
+		account := jid.MustParse(fmt.Sprint("user", i, "@localhost"))
+		at := place{jid: account, key: account.String(), domain: "localhost"}
+		b, err := m.members(t.Context(), at, "eu.siacs.conversations.axolotl.devicelist")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(b.size(membersKey(at.key, b.node.Name)))
+	}
+	before := Heap()
+	const some, many = 50, 3000
+	counted := int64(0)
+	for i := range some {
+		counted += read(i)
+	}
+	if took := Heap() - before; took > 2*counted || took < counted/2 {
+		t.Errorf("%d nodes take %d bytes and are counted as %d", some, took, counted)
+	}
+	for i := range many {
+		read(i)
+	}
+	if all := Heap() - before; all > 2*maxMembers || counted/some*many < maxMembers {
+		t.Errorf("%d nodes take %d bytes, the bound is %d", many, all, maxMembers)
+	}
+	runtime.KeepAlive(m)
+}
+
+func (full) PubSubNode(_ context.Context, service jid.JID, name string, _ jid.JID) (Node, Standing, error) {
+	return Node{Name: name, Config: pepConfig(), Creator: service, Created: time.Now()}, Standing{}, nil
+}
+
+func (full) PubSubAffiliations(_ context.Context, service jid.JID, _ string) ([]Affiliate, error) {
+	return []Affiliate{{JID: service, Affiliation: Owner}, {JID: jid.MustParse("romeo@localhost"), Affiliation: Member}}, nil
+}
+
+func (full) PubSubSubscriptions(_ context.Context, _ jid.JID, _ string) (all []Subscription, err error) {
+	for i := range 20 {
+		all = append(all, Subscription{JID: jid.MustParse(fmt.Sprint("contact", i, "@localhost")), State: Subscribed})
+	}
+	return all, nil
+}

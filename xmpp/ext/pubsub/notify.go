@@ -77,7 +77,8 @@ func messageType(c Config) string {
 // recipient is somebody to whom an event goes.
 type recipient struct {
 	to       jid.JID
-	presence bool // it is subscribed to the account's presence, or its own
+	session  xmpp.Session // that has the address to; nil for who is no session here, or not known as one
+	presence bool         // it is subscribed to the account's presence, or its own
 }
 
 // tell sends an event of a node to all who are to have it.
@@ -104,48 +105,30 @@ func (m *Module) deliver(ctx context.Context, at place, n Node, e event, to []re
 		if forms[i] == nil {
 			forms[i] = e.message(at, n, i == 1)
 		}
-		m.srv.Route(ctx, forms[i].WithTo(r.to))
+		if r.session != nil {
+			m.srv.Send(ctx, r.session, forms[i])
+		} else {
+			m.srv.Route(ctx, forms[i].WithTo(r.to))
+		}
 	}
 }
 
 // recipients are all to whom news of a node go: XEP-0060 §12.3, XEP-0163 §4.3.
 func (m *Module) recipients(ctx context.Context, at place, n Node) ([]recipient, error) {
-	affiliates, err := m.store.PubSubAffiliations(ctx, at.jid, n.Name)
+	b, err := m.members(ctx, at, n.Name)
 	if err != nil {
 		return nil, err
 	}
-	subscriptions, err := m.store.PubSubSubscriptions(ctx, at.jid, n.Name)
-	if err != nil {
-		return nil, err
-	}
-	c := &circle{m: m, at: at, n: n, has: make(map[string]bool)}
-	for _, a := range affiliates {
-		switch {
-		case at.account() && a.JID.Equal(at.jid):
-			continue // its own resources need no affiliation
-		case a.Affiliation == Owner && !at.account():
-			c.owners = append(c.owners, a.JID)
-		}
-		if c.affiliations == nil {
-			c.affiliations = make(map[string]Affiliation, len(affiliates))
-		}
-		c.affiliations[a.JID.String()] = a.Affiliation
-	}
+	c := &circle{m: m, at: at, n: n, members: b, has: make(map[string]bool)}
 	if at.account() {
-		c.owners = []jid.JID{at.jid}
-		if len(subscriptions) > 0 {
-			c.subscriptions, c.full = make(map[string]bool, len(subscriptions)), make(map[string]bool)
+		if len(b.subscriptions) > 0 {
+			c.full = make(map[string]bool)
 		}
-		for _, s := range subscriptions {
-			if s.State == Subscribed {
-				c.subscriptions[s.JID.Bare().String()] = true
-			}
-		}
-		if err := c.interested(ctx, affiliates); err != nil {
+		if err := c.interested(ctx); err != nil {
 			return nil, err
 		}
 	}
-	for _, s := range subscriptions {
+	for _, s := range b.subscriptions {
 		if err := c.subscribed(ctx, s); err != nil {
 			return nil, err
 		}
@@ -155,17 +138,15 @@ func (m *Module) recipients(ctx context.Context, at place, n Node) ([]recipient,
 
 // circle is a list of recipients in the making.
 type circle struct {
-	m             *Module
-	at            place
-	n             Node
-	affiliations  map[string]Affiliation // by bare JID, without that of an account at its own node; nil where there are none, which is usual
-	subscriptions map[string]bool        // bare JIDs with a subscription, of an account's node; nil like full where there are none, which is usual
-	full          map[string]bool        // bare JIDs of which a resource is among the recipients
-	blocked       func(jid.JID) bool     // by the account; nil until it is asked for
-	owners        []jid.JID
-	to            []recipient
-	has           map[string]bool // addresses of the first indexed ones of to
-	indexed       int
+	*members
+	m       *Module
+	at      place
+	n       Node
+	full    map[string]bool    // bare JIDs of which a resource is among the recipients; nil without subscriptions, which is usual
+	blocked func(jid.JID) bool // by the account; nil until it is asked for
+	to      []recipient
+	has     map[string]bool // addresses of the first indexed ones of to
+	indexed int
 }
 
 // among reports whether an address is one of a recipient.
@@ -178,13 +159,13 @@ func (c *circle) among(who jid.JID) bool {
 
 // interested adds the resources that have told their interest in their capabilities: those of the account itself, XEP-0163 §4.2, and those of contacts
 // that may retrieve the items, §3.4.
-func (c *circle) interested(ctx context.Context, affiliates []Affiliate) error {
+func (c *circle) interested(ctx context.Context) error {
 	if c.resources(c.at.jid); len(c.to) > 0 && c.full != nil {
 		c.full[c.at.key] = true
 	}
 	if c.n.Config.Access == Whitelist || c.n.Config.Access == Authorize {
 		// Nobody else may: the roster need not be gone through.
-		for _, a := range affiliates {
+		for _, a := range c.affiliates {
 			if a.JID.Equal(c.at.jid) {
 				continue
 			}
@@ -247,9 +228,9 @@ func (c *circle) admits(ctx context.Context, contact jid.JID) (bool, error) {
 		r.Group = overlap(groups, c.n.Config.Groups)
 	}
 	var affiliation Affiliation
-	if c.affiliations != nil || c.subscriptions != nil {
+	if c.affiliations != nil || c.states != nil {
 		key := contact.String()
-		affiliation, r.Subscribed = c.affiliations[key], c.subscriptions[key]
+		affiliation, r.Subscribed = c.affiliations[key], c.states[key] == Subscribed
 	}
 	return decide(affiliation, r, c.n.Config.Access, c.n.Config.PublishModel, Retrieve) == allowed && !c.blocks(ctx, contact), nil
 }
@@ -271,13 +252,13 @@ func (c *circle) blocks(ctx context.Context, contact jid.JID) bool {
 func (c *circle) resources(bare jid.JID) {
 	if !c.m.srv.Serves(bare.Domainpart()) {
 		for _, full := range c.m.resources.interested(c.at.key, bare.String(), c.n.Name) {
-			c.to = append(c.to, recipient{full, true})
+			c.to = append(c.to, recipient{to: full, presence: true})
 		}
 		return
 	}
 	for _, s := range c.m.srv.Sessions(bare) {
 		if interestOf(s).wants(c.n.Name) && s.Presence() != nil {
-			c.to = append(c.to, recipient{s.JID(), true})
+			c.to = append(c.to, recipient{to: s.JID(), session: s, presence: true})
 		}
 	}
 }
@@ -292,7 +273,7 @@ func (c *circle) subscribed(ctx context.Context, s Subscription) error {
 	if c.among(s.JID) {
 		return nil
 	}
-	f := found{Node: c.n, Standing: Standing{Affiliation: c.affiliations[key], Subscription: Subscribed}}
+	f := found{Node: c.n, Standing: Standing{Affiliation: c.standing(c.at.jid, bare).Affiliation, Subscription: Subscribed}}
 	var err error
 	if f.relation, err = c.m.relationTo(ctx, c.owners, f, bare); err != nil {
 		return err
@@ -316,7 +297,7 @@ func (c *circle) subscribed(ctx context.Context, s Subscription) error {
 // §16.4.2. Of a subscriber elsewhere it is not known.
 func (m *Module) present(to []recipient, n Node, s Subscription, presence bool) []recipient {
 	if !m.srv.Serves(s.JID.Domainpart()) || !n.Config.PresenceBased && len(s.Options.Show) == 0 {
-		return append(to, recipient{s.JID, presence})
+		return append(to, recipient{to: s.JID, presence: presence})
 	}
 	for _, session := range m.srv.Sessions(s.JID.Bare()) {
 		p := session.Presence()
@@ -324,10 +305,10 @@ func (m *Module) present(to []recipient, n Node, s Subscription, presence bool) 
 			continue
 		}
 		if len(s.Options.Show) == 0 {
-			return append(to, recipient{s.JID, presence})
+			return append(to, recipient{to: s.JID, presence: presence})
 		}
 		if slices.Contains(s.Options.Show, showOf(p)) {
-			to = append(to, recipient{session.JID(), presence})
+			to = append(to, recipient{to: session.JID(), session: session, presence: presence})
 		}
 	}
 	return to

@@ -65,11 +65,12 @@ type Module struct {
 	srv       xmpp.Server
 	watchers  map[string][]func(context.Context, Change)
 
-	queues    queues
-	listings  *xmpp.Cache[[]Node] // of accounts; bytes
-	resources remotes
-	caps      *xmpp.Cache[map[string]struct{}] // what verified capabilities are interested in
-	asking    asking
+	queues     queues
+	listings   *xmpp.Cache[[]Node]   // of accounts; bytes
+	remembered *xmpp.Cache[*members] // by membersKey; bytes
+	resources  remotes
+	caps       *xmpp.Cache[map[string]struct{}] // what verified capabilities are interested in
+	asking     asking
 }
 
 var _ xmpp.Module = (*Module)(nil)
@@ -77,8 +78,8 @@ var _ xmpp.Module = (*Module)(nil)
 // New makes the module. Whoever starts the server calls Run.
 func New(store Store, relations Relations, blocking Blocking, log *slog.Logger) *Module {
 	m := &Module{relations: relations, blocking: blocking, log: log, watchers: make(map[string][]func(context.Context, Change)),
-		listings: xmpp.NewCache[[]Node](maxListings), caps: xmpp.NewCache[map[string]struct{}](maxCaps)}
-	m.store = forgetful{store, m.listings}
+		listings: xmpp.NewCache[[]Node](maxListings), remembered: xmpp.NewCache[*members](maxMembers), caps: xmpp.NewCache[map[string]struct{}](maxCaps)}
+	m.store = forgetful{store, m.listings, m.remembered}
 	m.resources.init()
 	m.asking.init()
 	return m
@@ -156,8 +157,10 @@ func (m *Module) Register(r *xmpp.Registry) {
 
 // Forget drops what is remembered of an account. Call it after its data were deleted.
 func (m *Module) Forget(account jid.JID) {
-	m.listings.Drop(account.Bare().String())
-	m.resources.forget(account.Bare().String())
+	key := account.Bare().String()
+	m.listings.Drop(key)
+	m.remembered.DropAll(membersKey(key, ""))
+	m.resources.forget(key)
 }
 
 // place is a service: an account's bare JID, or the domain of a pubsub service.
@@ -323,7 +326,7 @@ func (m *Module) load(ctx context.Context, at place, name string, who jid.JID) (
 
 // find reads a node as it has to be; wrong reports that it is not stored so.
 func (m *Module) find(ctx context.Context, at place, name string, who jid.JID) (f found, wrong bool, err error) {
-	if f.Node, f.Standing, err = m.store.PubSubNode(ctx, at.jid, name, who); err != nil {
+	if f.Node, f.Standing, err = m.node(ctx, at, name, who); err != nil {
 		return f, false, err
 	}
 	wrong = at.account() && profileOf(name).repair(&f.Config)

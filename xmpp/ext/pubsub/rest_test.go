@@ -11,7 +11,7 @@ import (
 	"mellium.im/xmpp/jid"
 )
 
-// An account with 200 nodes costs no memory while nobody uses them; nor do their items after somebody did.
+// An account with 200 nodes costs little memory after they were used, within the bounds of what is remembered of all accounts, and none for their items.
 func TestManyNodesAtRest(t *testing.T) {
 	w := newWorld(t, "nurse@localhost", "juliet@localhost")
 	const size = 2 << 10
@@ -41,7 +41,7 @@ func TestManyNodesAtRest(t *testing.T) {
 	w.take()
 	used := pubsub.Heap() - before
 	t.Logf("an account with 200 nodes of %d bytes: %d bytes at rest, %d after a contact has come", size, rest, used)
-	if rest > 100<<10 || used > 300<<10 {
+	if rest > 250<<10 || used > 400<<10 {
 		t.Errorf("%d bytes at rest, %d after a contact has come", rest, used)
 	}
 	runtime.KeepAlive(w)
