@@ -52,6 +52,7 @@ func TestGoneResourceIsArchivedWhenCopied(t *testing.T) {
 	enable(chamber)
 	send(3, balcony, chamber)
 	chamber.Close()
+	srv.Eventually("the end of the session", func() bool { return len(srv.Sessions(jid.MustParse("juliet@localhost"))) == 1 })
 	// A session with negative priority is not one that reads the account's messages.
 	balcony.Send("<presence><priority>-1</priority></presence>")
 	balcony.Sync()
