@@ -299,6 +299,7 @@ func (db *DB) PublishPubSubItem(ctx context.Context, service jid.JID, name strin
 		publisher = it.Publisher.Bare().String()
 		by = nameDigest(publisher)
 	}
+	keep = min(keep, db.limits.PubSubItems)
 	err = db.writer.do(ctx, int(size), func(q queries) error {
 		removed = nil
 		t, err := lockNode(q, service, name)
@@ -368,7 +369,7 @@ func (db *DB) nodeHasRoom(q queries, service jid.JID, t nodeTotals) error {
 		}
 		total += others
 	}
-	if total > int64(db.limits.PubSubBytes) || t.items > int64(db.limits.PubSubItems) {
+	if total > int64(db.limits.PubSubBytes) {
 		return refuse(pubsub.ErrFull)
 	}
 	return nil
@@ -442,6 +443,9 @@ func (db *DB) PubSubItems(ctx context.Context, service jid.JID, name string, wan
 	return p, nil
 }
 
+// itemMarkup is what an item takes in an answer beside its payload, its id and its publisher.
+const itemMarkup = len("<item id='' publisher=''></item>")
+
 // gather is what reads rows of items into a page within the bounds of a query.
 func gather(want pubsub.Query, p *pubsub.Page) func(scan func(...any) error) error {
 	bytes := 0
@@ -452,7 +456,7 @@ func gather(want pubsub.Query, p *pubsub.Page) func(scan func(...any) error) err
 		if err := scan(&it.ID, &publisher, &micro, &it.Payload); err != nil {
 			return err
 		}
-		if bytes += len(it.Payload) + len(it.ID); len(p.Items) > 0 && want.Bytes > 0 && bytes > want.Bytes {
+		if bytes += len(it.Payload) + len(it.ID) + len(publisher) + itemMarkup; len(p.Items) > 0 && want.Bytes > 0 && bytes > want.Bytes {
 			return errEnough
 		}
 		if len(it.Payload) == 0 {

@@ -329,15 +329,23 @@ func testPubSubBounds(t *testing.T, db *storage.DB) {
 	}
 	wantErr(t, create(service, other, 100), pubsub.ErrFull)
 
+	publish := func(of jid.JID, name, id string, size int, reject bool) ([]string, error) {
+		return db.PublishPubSubItem(ctx, of, name, pubsub.Item{ID: id, Published: when, Payload: []byte(strings.Repeat("x", size))}, 1000, reject, time.Time{})
+	}
 	put := func(of jid.JID, name, id string, size int) error {
-		_, err := db.PublishPubSubItem(ctx, of, name, pubsub.Item{ID: id, Published: when, Payload: []byte(strings.Repeat("x", size))}, 1000, false, time.Time{})
+		_, err := publish(of, name, id, size, false)
 		return err
 	}
 	for i := range Limits.PubSubItems {
 		must(t, put(service, "n0", fmt.Sprint("i", i), 1))
 	}
-	wantErr(t, put(service, "n0", "more", 1), pubsub.ErrFull)
+	// XEP-0060 §7.1.2: the server's maximum counts like the node's.
+	_, err := publish(service, "n0", "more", 1, true)
+	wantErr(t, err, pubsub.ErrNodeFull)
 	must(t, put(service, "n0", "i3", 1))
+	removed, err := publish(service, "n0", "more", 1, false)
+	must(t, err)
+	equal(t, "removed", removed, []string{"i0"})
 	// Of an account all nodes count together, of a service each alone.
 	must(t, put(j, "n0", "a", Limits.PubSubBytes/2))
 	wantErr(t, put(j, "n1", "a", Limits.PubSubBytes/2), pubsub.ErrFull)

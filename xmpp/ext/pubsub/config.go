@@ -82,7 +82,7 @@ type Config struct {
 	MaxPayload   int          `json:"max_payload_size,omitempty"` // bytes; 0 is the server's bound
 	Persist      bool         `json:"persist_items"`
 	NodeFull     NodeFull     `json:"publish_node_full"`
-	ItemReply    string       `json:"itemreply,omitempty"` // "publisher": items say who published them
+	ItemReply    string       `json:"itemreply,omitempty"` // "publisher": items say who published them; else replies go to the node's address, which is its owner's
 
 	SendLast      SendLast `json:"send_last_published_item"`
 	Deliver       bool     `json:"deliver_notifications"`
@@ -219,7 +219,7 @@ var configFields = []configField{
 		}},
 	boolField("persist_items", "Whether to persist items to storage", func(c *Config) *bool { return &c.Persist }),
 	listField("publish_node_full", "What to do when an item is published to a full node", func(c *Config) *NodeFull { return &c.NodeFull }, RetractOldest, DiscardOldest, Reject),
-	listField("itemreply", "Whether items say who published them", func(c *Config) *string { return &c.ItemReply }, "none", "publisher"),
+	listField("itemreply", "Whether items say who published them", func(c *Config) *string { return &c.ItemReply }, "none", "owner", "publisher"),
 	listField("send_last_published_item", "When to send the last published item", func(c *Config) *SendLast { return &c.SendLast }, Never, OnSub, OnSubAndPresence),
 	boolField("deliver_notifications", "Whether to deliver event notifications", func(c *Config) *bool { return &c.Deliver }),
 	boolField("deliver_payloads", "Whether to deliver payloads with event notifications", func(c *Config) *bool { return &c.Payloads }),
@@ -333,6 +333,44 @@ func (c *Config) form() *xmpp.Element {
 	return x
 }
 
+// result is the configuration for subscribers: XEP-0060 §8.2.5.3. The groups of the owner's roster are not for them.
+func (c *Config) result() *xmpp.Element {
+	x := newForm("result", formConfig)
+	for i := range configFields {
+		if f := &configFields[i]; f.name != "roster_groups_allowed" {
+			x.Add(newField("pubsub#"+f.name, "", "", f.get(c)...))
+		}
+	}
+	return x
+}
+
+// maxConfig bounds the texts of a configuration together: they are read whole where nodes are listed. chosen: title, description and some dozen groups
+// and contacts.
+const maxConfig = 16 << 10
+
+// size is about the bytes of its texts.
+func (c *Config) size() int {
+	size := len(c.Title) + len(c.Description) + len(c.Type) + len(c.Language)
+	for _, list := range [][]string{c.Contact, c.Groups} {
+		for _, s := range list {
+			size += len(s) + 16
+		}
+	}
+	return size
+}
+
+// apply sets the field. A configuration that was larger before may become smaller.
+func (f *configField) apply(c *Config, v []string) error {
+	before := c.size()
+	if err := f.set(c, v); err != nil {
+		return err
+	}
+	if now := c.size(); now > maxConfig && now > before {
+		return errFieldValue
+	}
+	return nil
+}
+
 // submit applies a submitted configuration form. Fields that are not known are left alone, as XEP-0060 §8.2 leaves to the service: clients send
 // what other servers know.
 func (c *Config) submit(f form) error {
@@ -341,7 +379,7 @@ func (c *Config) submit(f form) error {
 		if known == nil {
 			continue
 		}
-		if err := known.set(c, fd.values); err != nil {
+		if err := known.apply(c, fd.values); err != nil {
 			return err
 		}
 	}
@@ -355,7 +393,7 @@ func (c *Config) apply(f form) error {
 		if known == nil {
 			return errUnknownField
 		}
-		if err := known.set(c, fd.values); err != nil {
+		if err := known.apply(c, fd.values); err != nil {
 			return err
 		}
 	}

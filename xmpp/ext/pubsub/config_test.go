@@ -154,8 +154,8 @@ func TestProfiles(t *testing.T) {
 		{"urn:xmpp:vcard4", Open, 1, OnSubAndPresence},
 		{"urn:xmpp:avatar:data", Presence, 1, OnSubAndPresence},
 		{"urn:xmpp:avatar:metadata", Presence, 1, OnSubAndPresence},
-		{"http://jabber.org/protocol/mood", Presence, 1, OnSubAndPresence},
 		{"http://jabber.org/protocol/nick", Presence, 1, OnSubAndPresence},
+		{"http://jabber.org/protocol/mood", Presence, 1, OnSubAndPresence},
 	} {
 		c := fresh(tt.node)
 		if c.Access != tt.access || c.MaxItems != tt.items || c.SendLast != tt.last || !c.Persist {
@@ -166,6 +166,9 @@ func TestProfiles(t *testing.T) {
 			t.Errorf("%s is not made right", tt.node)
 		}
 		if p == nil {
+			if tt.node != "http://jabber.org/protocol/mood" {
+				t.Errorf("%s has no profile", tt.node)
+			}
 			continue
 		}
 		wrong := Config{Access: Authorize, MaxItems: 1, ItemExpire: 5}

@@ -196,10 +196,10 @@ func (m *Module) serviceItems(ctx context.Context, s *xmpp.Stanza) (*xmpp.Elemen
 	return xmpp.El(nsItems, "query", "node", name).Add(items...), nil
 }
 
-// maxItems and maxItemsSize bound a list. chosen: a client shows fewer; with names of a kilobyte it is still below the bound of an outbox.
+// maxItems and maxItemsSize bound a list. chosen: a client shows fewer; clearly below the bound of a stanza, which ends the stream to another server.
 const (
 	maxItems     = 2000
-	maxItemsSize = 512 << 10
+	maxItemsSize = 160 << 10
 )
 
 // page is the part of a list that is wanted: XEP-0059 §2.

@@ -30,14 +30,18 @@ type world struct {
 	in   map[string]bool // "owner contact": owner has contact in the group Friends
 	ask  func(*xmpp.Stanza) (*xmpp.Stanza, error)
 
-	mu   sync.Mutex
-	sent []*xmpp.Stanza // guarded by mu
-	came chan struct{}
+	routes func(context.Context, *xmpp.Stanza) // sees what is routed, if not nil
+	mu     sync.Mutex
+	sent   []*xmpp.Stanza // guarded by mu
+	came   chan struct{}
 }
 
 var errUnused = errors.New("not for this test")
 
-func (w *world) Route(_ context.Context, s *xmpp.Stanza) {
+func (w *world) Route(ctx context.Context, s *xmpp.Stanza) {
+	if w.routes != nil {
+		w.routes(ctx, s)
+	}
 	w.mu.Lock()
 	w.sent = append(w.sent, s)
 	w.mu.Unlock()
@@ -171,6 +175,11 @@ func element(t testing.TB, s string) *xmpp.Element {
 // request asks the module and returns the answer as XML, or the condition of the error.
 func (w *world) request(t testing.TB, from, to, typ, ns, inside string) string {
 	t.Helper()
+	return w.requestIn(context.Background(), t, from, to, typ, ns, inside)
+}
+
+func (w *world) requestIn(ctx context.Context, t testing.TB, from, to, typ, ns, inside string) string {
+	t.Helper()
 	s := xmpp.New(xmpp.IQ, typ, jid.MustParse(to), jid.MustParse(from), element(t, "<pubsub xmlns='"+ns+"'>"+inside+"</pubsub>"))
 	s.ID = "1"
 	key := xmpp.IQKey{To: xmpp.ToAccount, Type: stanza.IQType(typ), Space: ns, Local: "pubsub"}
@@ -178,7 +187,7 @@ func (w *world) request(t testing.TB, from, to, typ, ns, inside string) string {
 	if key.To = xmpp.ToHost; s.To.Localpart() == "" {
 		h = w.reg.Hosts["pubsub"].IQs[key]
 	}
-	el, err := h(context.Background(), s)
+	el, err := h(ctx, s)
 	if err != nil {
 		if errors.Is(err, xmpp.ErrDrop) {
 			return "dropped"

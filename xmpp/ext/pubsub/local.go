@@ -58,7 +58,7 @@ func (m *Module) Put(ctx context.Context, account jid.JID, node, id string, payl
 			if open && profileOf(node).allows(Open) {
 				f.Config.Access = Open
 			}
-			err = m.store.CreatePubSubNode(ctx, at.jid, f.Node)
+			err = m.make(ctx, at, f.Node)
 		}
 		if err != nil {
 			return nil, err

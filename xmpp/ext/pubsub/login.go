@@ -91,48 +91,76 @@ func (m *Module) showLast(ctx context.Context, owner, who, to jid.JID, nodes map
 	at := place{jid: owner, key: owner.String(), domain: owner.Domainpart()}
 	checked := false
 	for _, n := range all {
-		if _, wanted := nodes[n.Name]; !wanted || n.Config.SendLast != OnSubAndPresence || n.Items == 0 {
+		if _, wanted := nodes[n.Name]; !wanted || n.Items == 0 {
 			continue
 		}
-		if !owner.Equal(who) {
-			if !checked && m.blocks(ctx, owner, who) {
-				return true
-			}
-			checked = true
-			if ok, err := m.visible(ctx, at, n, who); err != nil || !ok {
-				if err != nil {
-					m.log.Error("look up subscription", "account", owner.String(), "err", err)
-				}
-				continue
-			}
+		if !owner.Equal(who) && !checked && m.blocks(ctx, owner, who) {
+			return true
 		}
-		it, ok, err := m.last(ctx, at, n)
+		checked = true
+		// The list may say of a node what is put right when it is used.
+		n, ok, err := m.visible(ctx, at, n.Name, who)
 		if err != nil {
-			m.log.Error("load last item", "account", owner.String(), "node", n.Name, "err", err)
+			m.log.Error("look up node", "account", owner.String(), "node", n.Name, "err", err)
 		}
-		if err != nil || !ok {
+		if err != nil || !ok || n.Config.SendLast != OnSubAndPresence {
 			continue
 		}
-		s := event{items: []Item{it}, stamp: it.Published}.message(at, n, false).WithTo(to)
-		m.srv.Route(ctx, s)
-		if !p.Sent(ctx, s.Size()) {
+		if size := m.showNewest(ctx, at, n, to); size > 0 && !p.Sent(ctx, size) {
 			return false
 		}
 	}
 	return true
 }
 
-// visible reports whether a contact gets a node's events by presence: it is subscribed to the owner's presence, and the access model lets it in.
-func (m *Module) visible(ctx context.Context, at place, n Node, who jid.JID) (bool, error) {
-	_, from, err := m.relations.Subscribed(ctx, at.jid, who)
-	if err != nil || !from {
-		return false, err
+// showNewest sends the last item of a node, and returns how many bytes that were. What is published at the same time is sent by itself, perhaps before
+// this: then the last item is sent again, so that it is the last one that the resource sees.
+func (m *Module) showNewest(ctx context.Context, at place, n Node, to jid.JID) (size int) {
+	const tries = 5 // chosen: who publishes more often meanwhile will do so again
+	var sent *Item
+	for range tries {
+		heard := m.queues.changes(at.key)
+		it, ok, err := m.last(ctx, at, n)
+		if err != nil {
+			m.log.Error("load last item", "account", at.key, "node", n.Name, "err", err)
+			return size
+		}
+		var e event
+		switch {
+		case ok && (sent == nil || it.ID != sent.ID || !it.Published.Equal(sent.Published)):
+			e = event{items: []Item{it}, stamp: it.Published}
+			sent = &it
+		case !ok && sent != nil:
+			e = event{retracted: []string{sent.ID}}
+			sent = nil
+		default:
+			return size
+		}
+		s := e.message(at, n, false).WithTo(to)
+		m.srv.Route(ctx, s)
+		size += s.Size()
+		if m.queues.changes(at.key) == heard {
+			return size
+		}
 	}
-	f, err := m.look(ctx, at, n.Name, who)
+	return size
+}
+
+// visible reports whether somebody gets a node's events by presence, and what the node is: it is the owner, or subscribed to the owner's presence and
+// let in by the access model.
+func (m *Module) visible(ctx context.Context, at place, name string, who jid.JID) (Node, bool, error) {
+	if !at.jid.Equal(who) {
+		_, from, err := m.relations.Subscribed(ctx, at.jid, who)
+		if err != nil || !from {
+			return Node{Name: name}, false, err
+		}
+	}
+	f, err := m.look(ctx, at, name, who)
 	if errors.Is(err, ErrNoNode) {
-		return false, nil
+		return Node{Name: name}, false, nil
 	}
-	return err == nil && f.decide(Retrieve) == allowed, err
+	f.Node.Name = name
+	return f.Node, err == nil && f.decide(Retrieve) == allowed, err
 }
 
 // Subscribed sends a contact who has become subscribed to the account's presence the last items of its nodes: XEP-0163 §4.3.4.
@@ -209,10 +237,7 @@ const maxListings = 16 << 20
 func listedSize(account string, nodes []Node) int {
 	size := 200 + len(account) // chosen: about what the entry itself takes
 	for _, n := range nodes {
-		size += 400 + len(n.Name) + len(n.Config.Title) + len(n.Config.Description) + len(n.Config.Type)
-		for _, g := range n.Config.Groups {
-			size += len(g) + 16
-		}
+		size += 450 + len(n.Name) + n.Config.size()
 	}
 	return size
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +66,33 @@ func TestRememberedNodesAreBounded(t *testing.T) {
 		t.Errorf("%d accounts take %d bytes, the bound is %d", many, all, maxListings)
 	}
 	runtime.KeepAlive(m)
+}
+
+// The bounds of a configuration count all of its texts.
+func TestConfigurationsAreBounded(t *testing.T) {
+	long := strings.Repeat("a", 900)
+	var c Config
+	if err := configIndex["pubsub#contact"].apply(&c, []string{long + "@" + "example.org/" + long}); err != nil {
+		t.Fatal(err)
+	}
+	var many []string
+	for i := range maxListed {
+		many = append(many, fmt.Sprint(i, long)+"@example.org")
+	}
+	for _, name := range []string{"contact", "roster_groups_allowed"} {
+		if err := configIndex["pubsub#"+name].apply(&c, many); err == nil {
+			t.Errorf("%d bytes of %s are taken", c.size(), name)
+		}
+	}
+	// What was stored before there was a bound may become smaller.
+	c = Config{Contact: many}
+	if err := configIndex["pubsub#contact"].apply(&c, many[1:]); err != nil {
+		t.Error(err)
+	}
+	account := "juliet@localhost"
+	if got, want := listedSize(account, []Node{{Name: "a", Config: Config{Contact: many}}}), len(many)*900; got < want {
+		t.Errorf("a node with %d bytes of contacts is counted as %d", want, got)
+	}
 }
 
 // What is remembered of nodes with their members is bounded, and takes about as much as it is counted for.

@@ -39,7 +39,11 @@ func (e event) element(n Node) *xmpp.Element {
 		}
 		return el
 	case e.configured:
-		return xmpp.El("", "configuration", "node", n.Name) // XEP-0060 §8.2.5.3; who wants to know more asks
+		el := xmpp.El("", "configuration", "node", n.Name) // XEP-0060 §8.2.5.3
+		if n.Config.Payloads {
+			el.Add(n.Config.result())
+		}
+		return el
 	}
 	el := xmpp.El("", "items", "node", n.Name) // XEP-0060 §7.1.2 and §7.2.2
 	for _, it := range e.items {
@@ -83,12 +87,39 @@ type recipient struct {
 
 // tell sends an event of a node to all who are to have it.
 func (m *Module) tell(ctx context.Context, at place, n Node, e event) {
-	to, err := m.recipients(ctx, at, n)
+	to, lost, err := m.recipients(ctx, at, n)
 	if err != nil {
 		m.log.Error("find subscribers", "service", at.key, "node", n.Name, "err", err)
 		return
 	}
 	m.deliver(ctx, at, n, e, to)
+	for _, s := range lost {
+		if err := m.lapse(ctx, at, n.Name, s); err != nil && !errors.Is(err, ErrNoNode) {
+			m.log.Error("end subscription", "service", at.key, "node", n.Name, "err", err)
+		}
+	}
+}
+
+// lapse takes a subscription away from who has lost access, XEP-0163 §7.1, unless it has got it back meanwhile. The caller has not the turn of the
+// service.
+func (m *Module) lapse(ctx context.Context, at place, name string, who jid.JID) error {
+	return m.queues.do(ctx, at.key, func() (func(context.Context), error) {
+		b, err := m.members(ctx, at, name)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(b.subscriptions, func(s Subscription) bool { return s.JID.Equal(who) && s.State == Subscribed })
+		if i < 0 {
+			return nil, nil
+		}
+		f, err := m.load(ctx, at, name, who)
+		if err != nil || f.decide(Retrieve) == allowed {
+			return nil, err
+		}
+		s := b.subscriptions[i]
+		s.State = Unsubscribed
+		return nil, m.store.SetPubSubSubscription(ctx, at.jid, name, s)
+	})
 }
 
 // deliver sends an event. The stanza is made once for those who may see the publishing resource, and once for the others.
@@ -113,11 +144,11 @@ func (m *Module) deliver(ctx context.Context, at place, n Node, e event, to []re
 	}
 }
 
-// recipients are all to whom news of a node go: XEP-0060 §12.3, XEP-0163 §4.3.
-func (m *Module) recipients(ctx context.Context, at place, n Node) ([]recipient, error) {
+// recipients are all to whom news of a node go: XEP-0060 §12.3, XEP-0163 §4.3. lost are subscribers who may not have them any more.
+func (m *Module) recipients(ctx context.Context, at place, n Node) (to []recipient, lost []jid.JID, err error) {
 	b, err := m.members(ctx, at, n.Name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c := &circle{m: m, at: at, n: n, members: b, has: make(map[string]bool)}
 	if at.account() {
@@ -125,15 +156,15 @@ func (m *Module) recipients(ctx context.Context, at place, n Node) ([]recipient,
 			c.full = make(map[string]bool)
 		}
 		if err := c.interested(ctx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for _, s := range b.subscriptions {
 		if err := c.subscribed(ctx, s); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return c.to, nil
+	return c.to, c.lost, nil
 }
 
 // circle is a list of recipients in the making.
@@ -145,6 +176,7 @@ type circle struct {
 	full    map[string]bool    // bare JIDs of which a resource is among the recipients; nil without subscriptions, which is usual
 	blocked func(jid.JID) bool // by the account; nil until it is asked for
 	to      []recipient
+	lost    []jid.JID
 	has     map[string]bool // addresses of the first indexed ones of to
 	indexed int
 }
@@ -279,11 +311,7 @@ func (c *circle) subscribed(ctx context.Context, s Subscription) error {
 		return err
 	}
 	if f.decide(Retrieve) != allowed {
-		// XEP-0163 §7.1: who has lost access has lost the subscription. It is taken away where that is found out.
-		s.State = Unsubscribed
-		if err := c.m.store.SetPubSubSubscription(ctx, c.at.jid, c.n.Name, s); err != nil && !errors.Is(err, ErrNoNode) {
-			c.m.log.Error("end subscription", "service", c.at.key, "node", c.n.Name, "err", err)
-		}
+		c.lost = append(c.lost, s.JID)
 		return nil
 	}
 	if c.at.account() && c.blocks(ctx, bare) {

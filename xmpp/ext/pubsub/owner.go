@@ -36,17 +36,20 @@ func (m *Module) create(ctx context.Context, r *request) (*xmpp.Element, error) 
 			}
 		}
 	}
-	err := m.queues.do(ctx, r.at.key, func() (func(context.Context), error) {
-		err := m.store.CreatePubSubNode(ctx, r.at.jid, n)
-		if errors.Is(err, ErrFull) {
-			err = errMaxNodes
-		}
-		return nil, err
-	})
+	err := m.queues.do(ctx, r.at.key, func() (func(context.Context), error) { return nil, m.make(ctx, r.at, n) })
 	if err != nil || !instant {
 		return nil, err
 	}
 	return xmpp.El(NS, "pubsub").Add(xmpp.El("", "create", "node", name)), nil
+}
+
+// make makes a node. The caller has the turn of the service.
+func (m *Module) make(ctx context.Context, at place, n Node) error {
+	err := m.store.CreatePubSubNode(ctx, at.jid, n)
+	if errors.Is(err, ErrFull) {
+		return errMaxNodes
+	}
+	return err
 }
 
 // submit applies a configuration form to a node: XEP-0060 §8.2.4.
@@ -171,7 +174,7 @@ func (m *Module) deleteNode(ctx context.Context, r *request) (*xmpp.Element, err
 		}
 		var to []recipient
 		if f.Config.NotifyDelete {
-			if to, err = m.recipients(ctx, r.at, f.Node); err != nil { // while there are subscriptions
+			if to, _, err = m.recipients(ctx, r.at, f.Node); err != nil { // while there are subscriptions
 				return nil, err
 			}
 		}

@@ -12,6 +12,7 @@ const (
 	nodeBookmarks      = "urn:xmpp:bookmarks:1"                      // XEP-0402 §2
 	nodeOldBookmarks   = "storage:bookmarks"                         // XEP-0048 §3
 	nodeDisplayed      = "urn:xmpp:mds:displayed:0"                  // XEP-0490 §3
+	nodeNick           = "http://jabber.org/protocol/nick"           // XEP-0172 §4.2
 	nodeVCard4         = "urn:xmpp:vcard4"                           // XEP-0292 §4
 	nodeOMEMODevices   = "urn:xmpp:omemo:2:devices"                  // XEP-0384 §5.3.1
 	nodeOMEMOBundles   = "urn:xmpp:omemo:2:bundles"                  // XEP-0384 §5.3.2
@@ -28,6 +29,7 @@ type profile struct {
 	// items is how many items it is made for; MaxItems as many as there can be. It never keeps fewer.
 	items int
 	never bool // the last item is not sent by itself, unless the owner wants it
+	whole bool // what is published when it is full is refused, so that nothing goes by itself
 }
 
 // profiles are the nodes whose wrong configuration breaks something: encryption, when contacts cannot read keys, or privacy, when bookmarks reach
@@ -39,11 +41,13 @@ var profiles = []profile{
 	{name: nodeAxolotlDevices, access: []AccessModel{Open}, items: 1},
 	{name: nodeAxolotlBundles, prefix: true, access: []AccessModel{Open}, items: 1},
 	// XEP-0402 §3.3, XEP-0490 §3.1 and XEP-0223 §2: nobody but the owner, and kept.
-	{name: nodeBookmarks, access: []AccessModel{Whitelist}, items: MaxItems, never: true},
+	{name: nodeBookmarks, access: []AccessModel{Whitelist}, items: MaxItems, never: true, whole: true},
 	{name: nodeOldBookmarks, access: []AccessModel{Whitelist}, items: 1},
 	{name: nodeDisplayed, access: []AccessModel{Whitelist}, items: MaxItems, never: true},
 	// XEP-0292 §4 with XEP-0222: world-readable, unless the owner wants it otherwise.
 	{name: nodeVCard4, access: []AccessModel{Open, Presence, Roster, Authorize, Whitelist}, items: 1},
+	// XEP-0172 §4.2: whoever may see the account's presence, unless the owner wants it otherwise.
+	{name: nodeNick, access: []AccessModel{Presence, Open, Roster, Authorize, Whitelist}, items: 1},
 	// XEP-0084 §4.2: the owner's choice; XEP-0163 §5 where there is none.
 	{name: nodeAvatarData, access: []AccessModel{Presence, Open, Roster, Authorize, Whitelist}, items: 1},
 	{name: nodeAvatarMetadata, access: []AccessModel{Presence, Open, Roster, Authorize, Whitelist}, items: 1},
@@ -67,6 +71,9 @@ func fresh(name string) Config {
 		c.Access, c.MaxItems = p.access[0], p.items
 		if p.never {
 			c.SendLast = Never
+		}
+		if p.whole {
+			c.NodeFull = Reject
 		}
 	}
 	return c

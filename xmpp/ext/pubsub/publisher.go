@@ -79,7 +79,7 @@ func (m *Module) publish(ctx context.Context, r *request) (*xmpp.Element, error)
 			return nil, err
 		}
 		if create {
-			if err := m.store.CreatePubSubNode(ctx, r.at.jid, f.Node); err != nil {
+			if err := m.make(ctx, r.at, f.Node); err != nil {
 				return nil, err
 			}
 		}

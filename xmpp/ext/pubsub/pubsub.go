@@ -27,7 +27,7 @@ const (
 
 const (
 	label      = "pubsub"  // of the service's domain
-	maxPayload = 256 << 10 // bytes of an item's payload. chosen: the default bound of a stanza
+	maxPayload = 240 << 10 // bytes of an item's payload. chosen: with its envelope, in which names may be long, it is below the bound of a stanza here and elsewhere
 	unbounded  = 1 << 30   // items: the bounds of the store count
 	maxName    = 1024      // bytes of the name of a node or an item. chosen: like a part of a JID, to which URIs and hashes come
 )
@@ -273,22 +273,19 @@ func (m *Module) handle(ctx context.Context, r *request, s *xmpp.Stanza) (*xmpp.
 		return nil, xmpp.ErrBadRequest
 	}
 	r.root = root
+	some := false
 	for _, c := range root.Children {
-		if c.Local == "" {
-			continue // white space
+		if c.Local == "" || c.Space != root.Space {
+			continue // white space, a <set/> (XEP-0059), or what this server does not know
 		}
-		if c.Space != root.Space {
-			return nil, xmpp.ErrBadRequest
-		}
+		some = true
 		if h := handlers[[3]string{root.Space, s.Type, c.Local}]; h != nil {
 			r.el = c
 			return h(m, ctx, r)
 		}
 	}
-	for _, c := range root.Children {
-		if c.Local != "" {
-			return nil, xmpp.ErrFeatureNotImpl
-		}
+	if some {
+		return nil, xmpp.ErrFeatureNotImpl
 	}
 	return nil, xmpp.ErrBadRequest
 }

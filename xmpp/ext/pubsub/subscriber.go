@@ -18,7 +18,7 @@ const (
 	nsOrder = "urn:xmpp:order-by:1"            // XEP-0413 §4
 
 	maxPage  = 1000      // items of one answer. chosen: more is asked for with XEP-0059
-	maxBytes = 512 << 10 // of payload in one answer. chosen: well below the bound of an outbox
+	maxBytes = 160 << 10 // of items in one answer, if they are more than one. chosen: clearly below the bound of a stanza, which ends the stream to another server
 	maxIDs   = 100       // items that one request names. chosen: each costs a query
 )
 
