@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"balcony/xmpp/ext/avatar"
 	"balcony/xmpp/ext/bookmarks"
@@ -37,7 +38,14 @@ func mirror(ps *pubsub.Module, av *avatar.Module, v4 vcard4.Module, bm bookmarks
 		v4.Published(ctx, c.Account, payload(c), c.Config.Access == pubsub.Open)
 	})
 	for _, node := range []string{bookmarks.NS, bookmarks.NSOld} {
-		watch(node, func(ctx context.Context, c pubsub.Change) { bm.Published(ctx, c.Account, node, payload(c)) })
+		watch(node, func(ctx context.Context, c pubsub.Change) {
+			var at time.Time
+			if c.Item != nil {
+				at = c.Item.Published
+			}
+			bm.Published(ctx, c.Account, node, payload(c), at)
+		})
+		ps.Absent(node, bm.Adopt)
 	}
 }
 
@@ -88,11 +96,15 @@ func (n cardNodes) Put(ctx context.Context, account jid.JID, node, id string, pa
 // bookmarkNodes is pubsub as bookmarks sees it.
 type bookmarkNodes struct{ ps *pubsub.Module }
 
+func (n bookmarkNodes) Has(ctx context.Context, account jid.JID, node string) (bool, error) {
+	return n.ps.Has(ctx, account, node)
+}
+
 func (n bookmarkNodes) Items(ctx context.Context, account jid.JID, node string) ([]bookmarks.Item, error) {
 	items, err := n.ps.Items(ctx, account, node)
 	all := make([]bookmarks.Item, len(items))
 	for i, it := range items {
-		all[i] = bookmarks.Item{ID: it.ID, Payload: it.Payload}
+		all[i] = bookmarks.Item{ID: it.ID, Payload: it.Payload, Published: it.Published}
 	}
 	return all, err
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"log/slog"
 	"strings"
+	"time"
 
 	"balcony/xmpp"
 
@@ -23,12 +24,15 @@ const (
 
 // Item is a bookmark of XEP-0402: the id is the room's JID.
 type Item struct {
-	ID      string
-	Payload []byte
+	ID        string
+	Payload   []byte
+	Published time.Time
 }
 
 // Nodes are the accounts' nodes. Changes that are made through it are not told to this module.
 type Nodes interface {
+	// Has reports whether there is a node.
+	Has(ctx context.Context, account jid.JID, node string) (bool, error)
 	// Items returns the items of a node in the order of publishing, none without the node.
 	Items(ctx context.Context, account jid.JID, node string) ([]Item, error)
 	// Put publishes an item.
@@ -41,6 +45,8 @@ type Nodes interface {
 type Store interface {
 	// PrivateXML returns the stored element, nil when there is none.
 	PrivateXML(ctx context.Context, account jid.JID, space, local string) ([]byte, error)
+	// SetPrivateXML stores an element.
+	SetPrivateXML(ctx context.Context, account jid.JID, space, local string, element []byte) error
 }
 
 // Module keeps the places in step.
@@ -148,10 +154,86 @@ func collate(items []Item, rest *xmpp.Element) *xmpp.Element {
 	return storage
 }
 
-// Read is what private XML has to say: the items of XEP-0402, and the URLs that were stored. An account that never had an item keeps what it has stored.
+// rest is a <storage/> without its conferences.
+func rest(storage *xmpp.Element) *xmpp.Element { return collate(nil, storage) }
+
+// Adopt makes the node of XEP-0402, where there is none, of what the two other places have: they were filled by another server, and nobody has seen that
+// here. XEP-0402 §5.3 promises that who looks at one place sees all bookmarks.
+func (m Module) Adopt(ctx context.Context, account jid.JID) {
+	if err := m.adopt(ctx, account); err != nil {
+		m.Log.Error("take over bookmarks", "account", account.String(), "err", err)
+	}
+}
+
+func (m Module) adopt(ctx context.Context, account jid.JID) error {
+	if has, err := m.Nodes.Has(ctx, account, NS); err != nil || has {
+		return err
+	}
+	private, err := m.Store.PrivateXML(ctx, account, NSOld, "storage")
+	if err != nil {
+		return err
+	}
+	old, err := m.Nodes.Items(ctx, account, NSOld)
+	if err != nil {
+		return err
+	}
+	places := []*xmpp.Element{parse(private)}
+	if len(old) > 0 {
+		places = append(places, parse(old[len(old)-1].Payload))
+	}
+	taken := make(map[string]bool)
+	for _, storage := range places {
+		if storage == nil {
+			continue
+		}
+		for _, e := range storage.Children {
+			room, ok := roomOf(e)
+			if !ok || taken[room] {
+				continue
+			}
+			if taken[room] = true; len(taken) > maxConferences {
+				return xmpp.ErrPolicyViolation
+			}
+			if err := m.Nodes.Put(ctx, account, NS, room, read(e).element(NS, "").AppendTo(nil, "")); err != nil {
+				return err
+			}
+		}
+	}
+	if len(taken) == 0 {
+		return nil
+	}
+	return m.republish(ctx, account)
+}
+
+// roomOf is the room of a <conference/> of XEP-0048, in normal form.
+func roomOf(e *xmpp.Element) (room string, ok bool) {
+	if e.Local != "conference" || e.Space != NSOld {
+		return "", false
+	}
+	for _, a := range e.Attrs {
+		if a.Name == "jid" {
+			room = normal(a.Value)
+		}
+	}
+	return room, room != ""
+}
+
+// normal is a room's JID in normal form, "" for what is none.
+func normal(s string) string {
+	j, err := jid.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return j.Bare().String()
+}
+
+// Read is what private XML has to say: the items of XEP-0402, and the URLs that were stored.
 func (m Module) Read(ctx context.Context, account jid.JID, space, local string, stored []byte) ([]byte, bool, error) {
 	if space != NSOld || local != "storage" {
 		return nil, false, nil
+	}
+	if err := m.adopt(ctx, account); err != nil {
+		return nil, false, err
 	}
 	items, err := m.Nodes.Items(ctx, account, NS)
 	if err != nil || len(items) == 0 && stored == nil {
@@ -165,21 +247,25 @@ func (m Module) Stored(ctx context.Context, account jid.JID, element *xmpp.Eleme
 	if element.Space != NSOld || element.Local != "storage" {
 		return nil
 	}
-	if err := m.take(ctx, account, element); err != nil {
+	if err := m.take(ctx, account, element, time.Now()); err != nil {
+		return err
+	}
+	// What has been taken does not stay here, where nobody would keep it in step.
+	if err := m.Store.SetPrivateXML(ctx, account, NSOld, "storage", rest(element).AppendTo(nil, "")); err != nil {
 		return err
 	}
 	return m.republish(ctx, account)
 }
 
-// Published hears of a change of one of the two nodes. payload is that of an item of XEP-0048, nil when it is gone.
-func (m Module) Published(ctx context.Context, account jid.JID, node string, payload []byte) {
+// Published hears of a change of one of the two nodes. payload is that of an item of XEP-0048 and at when it was published, nil when it is gone.
+func (m Module) Published(ctx context.Context, account jid.JID, node string, payload []byte, at time.Time) {
 	var err error
 	switch node {
 	case NS:
 		err = m.republish(ctx, account)
 	case NSOld:
 		if e := parse(payload); e != nil && e.Space == NSOld && e.Local == "storage" {
-			err = m.take(ctx, account, e)
+			err = m.take(ctx, account, e, at)
 		}
 	}
 	if err != nil {
@@ -187,52 +273,52 @@ func (m Module) Published(ctx context.Context, account jid.JID, node string, pay
 	}
 }
 
-// take makes the items what a list of XEP-0048 says: XEP-0402 §5.3.2, nothing is sent for bookmarks that stay.
-func (m Module) take(ctx context.Context, account jid.JID, storage *xmpp.Element) error {
+// take makes the items what a list of XEP-0048 says: XEP-0402 §5.3.2, nothing is sent for bookmarks that stay. What was published after that list stays as it
+// is: who made the list did not know it.
+func (m Module) take(ctx context.Context, account jid.JID, storage *xmpp.Element, at time.Time) error {
 	items, err := m.Nodes.Items(ctx, account, NS)
 	if err != nil {
 		return err
 	}
-	have := make(map[string]conference, len(items))
+	have := make(map[string]Item, len(items)) // by the normal form; the id is the client's
 	for _, it := range items {
-		if e := parse(it.Payload); e != nil {
-			have[it.ID] = read(e)
+		if room := normal(it.ID); room != "" {
+			have[room] = it
 		}
 	}
 	listed := make(map[string]bool)
 	for _, e := range storage.Children {
-		if e.Local != "conference" || e.Space != NSOld {
-			continue
-		}
-		room := ""
-		for _, a := range e.Attrs {
-			if a.Name == "jid" {
-				if j, err := jid.Parse(a.Value); err == nil {
-					room = j.Bare().String()
-				}
-			}
-		}
-		if room == "" || listed[room] {
+		room, ok := roomOf(e)
+		if !ok || listed[room] {
 			continue
 		}
 		if listed[room] = true; len(listed) > maxConferences {
 			return xmpp.ErrPolicyViolation
 		}
-		c := read(e)
-		old, there := have[room]
-		if there && old.same(c) {
-			continue
+		c, id := read(e), room
+		if it, there := have[room]; there {
+			id = it.ID
+			if it.Published.After(at) {
+				continue
+			}
+			if e := parse(it.Payload); e != nil {
+				old := read(e)
+				if old.same(c) {
+					continue
+				}
+				c.extensions = old.extensions // XEP-0402 §3.3: what an older client does not know is kept
+			}
 		}
-		c.extensions = old.extensions // XEP-0402 §3.3: what an older client does not know is kept
-		if err := m.Nodes.Put(ctx, account, NS, room, c.element(NS, "").AppendTo(nil, "")); err != nil {
+		if err := m.Nodes.Put(ctx, account, NS, id, c.element(NS, "").AppendTo(nil, "")); err != nil {
 			return err
 		}
 	}
-	for _, it := range items {
-		if !listed[it.ID] {
-			if err := m.Nodes.Remove(ctx, account, NS, it.ID); err != nil {
-				return err
-			}
+	for room, it := range have {
+		if listed[room] || it.Published.After(at) {
+			continue
+		}
+		if err := m.Nodes.Remove(ctx, account, NS, it.ID); err != nil {
+			return err
 		}
 	}
 	return nil

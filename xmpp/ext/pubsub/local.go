@@ -17,6 +17,15 @@ func (m *Module) Items(ctx context.Context, account jid.JID, node string) ([]Ite
 	return items, err
 }
 
+// Has reports whether an account has a node.
+func (m *Module) Has(ctx context.Context, account jid.JID, node string) (bool, error) {
+	_, _, err := m.node(ctx, m.placeOf(account), node, account)
+	if errors.Is(err, ErrNoNode) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Newest returns the newest item of an account's node, or the one with that id, and whether everybody may read it.
 func (m *Module) Newest(ctx context.Context, account jid.JID, node, id string) (it Item, found, open bool, err error) {
 	q := Query{Max: 1, Last: true}

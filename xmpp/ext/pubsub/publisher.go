@@ -30,6 +30,23 @@ func (m *Module) Watch(node string, f func(context.Context, Change)) {
 	m.watchers[node] = append(m.watchers[node], f)
 }
 
+// Absent makes f hear that the owner of an account publishes to a node that is not there, or asks for its items, before that is done: it may make the node
+// of what stands elsewhere. Call it before the first stanza.
+func (m *Module) Absent(node string, f func(ctx context.Context, account jid.JID)) {
+	m.absent[node] = f
+}
+
+// beforeUse tells of a node that is not there. The caller has not the turn of the service.
+func (m *Module) beforeUse(ctx context.Context, r *request, name string) {
+	f := m.absent[name]
+	if f == nil || !r.at.account() || !r.who.Bare().Equal(r.at.jid) {
+		return
+	}
+	if _, _, err := m.node(ctx, r.at, name, r.who); errors.Is(err, ErrNoNode) {
+		f(ctx, r.at.jid)
+	}
+}
+
 func (m *Module) changed(ctx context.Context, at place, c Change) {
 	if !at.account() {
 		return
@@ -59,6 +76,7 @@ func (m *Module) publish(ctx context.Context, r *request) (*xmpp.Element, error)
 		}
 		options = &f
 	}
+	m.beforeUse(ctx, r, name)
 	err = m.queues.do(ctx, r.at.key, func() (func(context.Context), error) {
 		f, err := m.load(ctx, r.at, name, r.who)
 		create := errors.Is(err, ErrNoNode) && r.at.account() && r.who.Bare().Equal(r.at.jid)

@@ -64,6 +64,7 @@ type Module struct {
 	log       *slog.Logger
 	srv       xmpp.Server
 	watchers  map[string][]func(context.Context, Change)
+	absent    map[string]func(context.Context, jid.JID)
 
 	queues     queues
 	listings   *xmpp.Cache[[]Node]   // of accounts; bytes
@@ -77,7 +78,7 @@ var _ xmpp.Module = (*Module)(nil)
 
 // New makes the module. Whoever starts the server calls Run.
 func New(store Store, relations Relations, blocking Blocking, log *slog.Logger) *Module {
-	m := &Module{relations: relations, blocking: blocking, log: log, watchers: make(map[string][]func(context.Context, Change)),
+	m := &Module{relations: relations, blocking: blocking, log: log, watchers: make(map[string][]func(context.Context, Change)), absent: make(map[string]func(context.Context, jid.JID)),
 		listings: xmpp.NewCache[[]Node](maxListings), remembered: xmpp.NewCache[*members](maxMembers), caps: xmpp.NewCache[map[string]struct{}](maxCaps)}
 	m.store = forgetful{store, m.listings, m.remembered}
 	m.resources.init()

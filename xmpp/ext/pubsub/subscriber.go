@@ -281,6 +281,7 @@ func (m *Module) items(ctx context.Context, r *request) (*xmpp.Element, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.beforeUse(ctx, r, name)
 	f, err := m.look(ctx, r.at, name, r.who)
 	if err != nil {
 		return nil, err
