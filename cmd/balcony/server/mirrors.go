@@ -26,13 +26,26 @@ func mirror(ps *pubsub.Module, av *avatar.Module, v4 vcard4.Module, bm bookmarks
 			}
 		})
 	}
-	ps.Watch(avatar.NSMetadata, func(ctx context.Context, c pubsub.Change) {
-		if c.Configured && c.Config.Access != pubsub.Open {
-			av.Closed(ctx, c.Account)
+	configured := func(node string, f func(context.Context, pubsub.Change)) {
+		ps.Watch(node, func(ctx context.Context, c pubsub.Change) {
+			if _, ours := c.Cause.(mirrored); !ours && c.Configured {
+				f(ctx, c)
+			}
+		})
+	}
+	for _, node := range []string{avatar.NSMetadata, avatar.NSData} {
+		configured(node, func(ctx context.Context, c pubsub.Change) { av.Configured(ctx, c.Account) })
+	}
+	watch(avatar.NSData, func(ctx context.Context, c pubsub.Change) {
+		if c.Item == nil {
+			av.Configured(ctx, c.Account) // what the metadata tell of may be gone
 		}
 	})
 	watch(avatar.NSMetadata, func(ctx context.Context, c pubsub.Change) {
 		av.Published(ctx, c.Account, payload(c), c.Config.Access == pubsub.Open)
+	})
+	configured(vcard4.Node, func(ctx context.Context, c pubsub.Change) {
+		v4.Configured(ctx, c.Account, c.Config.Access == pubsub.Open)
 	})
 	watch(vcard4.Node, func(ctx context.Context, c pubsub.Change) {
 		v4.Published(ctx, c.Account, payload(c), c.Config.Access == pubsub.Open)

@@ -3,6 +3,7 @@
 package avatar
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/base64"
@@ -24,7 +25,9 @@ const (
 	NSData        = "urn:xmpp:avatar:data"            // XEP-0084 §3, also the node
 	NSMetadata    = "urn:xmpp:avatar:metadata"        // XEP-0084 §3, also the node
 	nsVCard       = "vcard-temp"
-	maxRemembered = 50_000 // hashes. chosen: some 10 MB
+	maxRemembered = 50_000    // hashes. chosen: some 10 MB
+	maxCard       = 224 << 10 // bytes of a vCard with an avatar that comes from the nodes. chosen: with its envelope below the bound of a stanza
+	noPhoto       = "-"       // in place of the hash, of a vCard without a photo
 )
 
 // Nodes are the accounts' nodes.
@@ -50,7 +53,7 @@ type Module struct {
 	cards Cards
 	log   *slog.Logger
 
-	hashes *xmpp.Cache[string] // of accounts' photos, "" for none
+	hashes *xmpp.Cache[string] // of accounts' photos, noPhoto for a vCard without one, "" without a vCard
 }
 
 var _ xmpp.Module = (*Module)(nil)
@@ -83,22 +86,29 @@ func (m *Module) Published(ctx context.Context, account jid.JID, payload []byte,
 	}
 }
 
-// Closed hears that the metadata are not for everybody any more: then the avatar that is in the vCard does not stay there (XEP-0398 §8). Another photo
-// does, which is no avatar of these nodes.
-func (m *Module) Closed(ctx context.Context, account jid.JID) {
-	if err := m.close(ctx, account); err != nil {
-		m.log.Error("take avatar out of vCard", "account", account.String(), "err", err)
+// Configured hears that who may read one of the nodes has changed, or that data are gone: an avatar that not everybody may get does not stay in the vCard
+// (XEP-0398 §8), and one that everybody may get by now comes there. Another photo stays, which is no avatar of these nodes.
+func (m *Module) Configured(ctx context.Context, account jid.JID) {
+	if err := m.check(ctx, account); err != nil {
+		m.log.Error("keep avatar in step with vCard", "account", account.String(), "err", err)
 	}
 }
 
-func (m *Module) close(ctx context.Context, account jid.JID) error {
-	payload, _, err := m.nodes.Newest(ctx, account, NSMetadata, "")
+func (m *Module) check(ctx context.Context, account jid.JID) error {
+	payload, open, err := m.nodes.Newest(ctx, account, NSMetadata, "")
 	if err != nil || payload == nil {
 		return err
 	}
-	var meta metadata
-	if xml.Unmarshal(payload, &meta) != nil {
+	meta, ok := readMetadata(payload)
+	if !ok || len(meta.Info) == 0 {
 		return nil
+	}
+	photo, err := m.photo(ctx, account, meta, open)
+	if err != nil || photo != nil {
+		if err == nil {
+			err = m.setPhoto(ctx, account, photo)
+		}
+		return err
 	}
 	card, err := m.cards.VCard(ctx, account)
 	if err != nil {
@@ -122,29 +132,55 @@ type metadata struct {
 	} `xml:"urn:xmpp:avatar:metadata info"`
 }
 
+func readMetadata(payload []byte) (meta metadata, ok bool) {
+	return meta, payload == nil || xml.Unmarshal(payload, &meta) == nil
+}
+
 func (m *Module) toCard(ctx context.Context, account jid.JID, payload []byte, open bool) error {
-	var meta metadata
-	if payload != nil && xml.Unmarshal(payload, &meta) != nil {
+	if payload == nil {
+		// An item was taken away: another one may be the newest by now.
+		left, now, err := m.nodes.Newest(ctx, account, NSMetadata, "")
+		if err != nil {
+			return err
+		}
+		if left != nil {
+			payload, open = left, now
+		}
+	}
+	meta, ok := readMetadata(payload)
+	if !ok {
 		return nil
 	}
 	if len(meta.Info) == 0 { // XEP-0084 §4.2.4: the user has no avatar
+		if !open {
+			return nil // nor had these nodes one in the vCard
+		}
 		return m.setPhoto(ctx, account, nil)
 	}
+	photo, err := m.photo(ctx, account, meta, open)
+	if err != nil || photo == nil {
+		return err
+	}
+	return m.setPhoto(ctx, account, photo)
+}
+
+// photo is the avatar as the vCard has it, nil when there is none that everybody may get; open says that of the metadata.
+func (m *Module) photo(ctx context.Context, account jid.JID, meta metadata, open bool) (*xmpp.Element, error) {
 	for _, info := range meta.Info {
 		if info.URL != "" {
 			continue // XEP-0398 §3.1: what lies elsewhere cannot be taken
 		}
 		data, dataOpen, err := m.nodes.Newest(ctx, account, NSData, info.ID)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		image, ok := imageOf(data)
 		if !ok || !open || !dataOpen || hashOf(image) != strings.ToLower(info.ID) {
-			return nil // XEP-0398 §3.1: the hash must match the id
+			return nil, nil // XEP-0398 §3.1: the hash must match the id
 		}
-		return m.setPhoto(ctx, account, xmpp.El("", "PHOTO").Add(xmpp.El("", "TYPE").Say(info.Type), xmpp.El("", "BINVAL").Say(base64.StdEncoding.EncodeToString(image))))
+		return xmpp.El("", "PHOTO").Add(xmpp.El("", "TYPE").Say(info.Type), xmpp.El("", "BINVAL").Say(base64.StdEncoding.EncodeToString(image))), nil
 	}
-	return nil
+	return nil, nil
 }
 
 // imageOf reads the <data/> of XEP-0084 §4.2.1.
@@ -198,8 +234,16 @@ func (m *Module) setPhoto(ctx context.Context, account jid.JID, photo *xmpp.Elem
 		photo.Space = nsVCard
 		card.Add(photo)
 	}
+	whole := card.AppendTo(nil, "")
+	if len(whole) > maxCard && photo != nil {
+		card.Children = kept
+		whole = card.AppendTo(nil, "")
+	}
+	if bytes.Equal(whole, stored) {
+		return nil
+	}
 	defer m.forget(account)
-	return m.cards.SetVCard(ctx, account, card.AppendTo(nil, ""))
+	return m.cards.SetVCard(ctx, account, whole)
 }
 
 func readCard(stored []byte) *xmpp.Element {
@@ -285,8 +329,13 @@ func (m *Module) outgoing(ctx context.Context, o *xmpp.Outgoing) error {
 		m.log.Error("load vCard", "account", o.Sender.JID().Bare().String(), "err", err)
 		return nil // presence is worth more than a picture
 	}
-	if hash == "" || said == hash {
+	switch {
+	case said != "" && (said == hash || hash == "" || hash == noPhoto):
 		return nil
+	case hash == "" && !there:
+		return nil // an account without a vCard has never had an avatar
+	case hash == "" || hash == noPhoto:
+		hash = "" // XEP-0153 §4.1: "If there is no avatar image to be advertised, the photo element MUST be empty"; an <x/> without it is overwritten
 	}
 	o.Stanza = s.Without(func(sp xmpp.Span) bool { return sp.Space == NSUpdate && sp.Local == "x" }).
 		Append(xmpp.El(NSUpdate, "x").Add(xmpp.El("", "photo").Say(hash)))
@@ -306,6 +355,8 @@ func (m *Module) hash(ctx context.Context, account jid.JID) (string, error) {
 	}
 	if image, _, ok := photoOf(card); ok {
 		hash = hashOf(image)
+	} else if card != nil {
+		hash = noPhoto
 	}
 	m.hashes.Put(key, hash, 1, gen)
 	return hash, nil

@@ -132,7 +132,7 @@ func (m *Module) configure(ctx context.Context, r *request) (*xmpp.Element, erro
 func (m *Module) reconfigure(ctx context.Context, at place, n Node) (func(context.Context), error) {
 	removed, err := m.store.ConfigurePubSubNode(ctx, at.jid, n.Name, n.Config, keepOf(n.Config))
 	if err == nil {
-		err = m.align(ctx, at, n)
+		err = m.align(ctx, at, n, true)
 	}
 	if err != nil {
 		return nil, err

@@ -180,7 +180,7 @@ func (m *Module) write(ctx context.Context, at place, n Node, item Item, who jid
 			return nil, err
 		}
 	}
-	if err := m.align(ctx, at, n); err != nil {
+	if err := m.align(ctx, at, n, false); err != nil {
 		return nil, err
 	}
 	cause := causeOf(ctx)
@@ -194,9 +194,10 @@ func (m *Module) write(ctx context.Context, at place, n Node, item Item, who jid
 	}, nil
 }
 
-// align gives an account's avatars the access of their metadata: XEP-0084 §4.2 wants those who hear of an avatar to be able to get it. The caller has the
-// turn of the service.
-func (m *Module) align(ctx context.Context, at place, n Node) error {
+// align gives an account's avatars the access of their metadata: XEP-0084 §4.2 wants those who hear of an avatar to be able to get it. Unless the owner has
+// configured that, nothing that was published for some alone is opened: only an access that nobody may have asked for is widened. The caller has the turn of
+// the service.
+func (m *Module) align(ctx context.Context, at place, n Node, configured bool) error {
 	if !at.account() || n.Name != nodeAvatarMetadata {
 		return nil
 	}
@@ -207,9 +208,17 @@ func (m *Module) align(ctx context.Context, at place, n Node) error {
 	if err != nil || data.Config.Access == n.Config.Access && slices.Equal(data.Config.Groups, n.Config.Groups) {
 		return err
 	}
+	if !configured && n.Config.Access.openness() >= data.Config.Access.openness() && data.Config.Access != pepConfig().Access {
+		return nil
+	}
 	data.Config.Access, data.Config.Groups = n.Config.Access, n.Config.Groups
 	_, err = m.store.ConfigurePubSubNode(ctx, at.jid, nodeAvatarData, data.Config, keepOf(data.Config))
 	return err
+}
+
+// openness orders the access models by how many they may let in.
+func (a AccessModel) openness() int {
+	return slices.Index([]AccessModel{Whitelist, Authorize, Roster, Presence, Open}, a)
 }
 
 // expiry is the time before which items have expired, the zero time for none.

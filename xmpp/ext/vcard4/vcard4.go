@@ -348,7 +348,51 @@ func (m Module) Published(ctx context.Context, account jid.JID, payload []byte, 
 	}
 }
 
+// Configured hears that who may read the node has changed. The vCard of XEP-0054 is for everybody: what comes from a card that is not for everybody any more
+// does not stay there.
+func (m Module) Configured(ctx context.Context, account jid.JID, open bool) {
+	_, payload, err := m.Nodes.Newest(ctx, account, Node)
+	switch {
+	case err != nil || payload == nil:
+	case open:
+		err = m.toCard(ctx, account, payload, true)
+	default:
+		err = m.withdraw(ctx, account, payload)
+	}
+	if err != nil {
+		m.Log.Error("keep vCards in step", "account", account.String(), "err", err)
+	}
+}
+
+// withdraw takes the mapped properties out of the vCard, if they are those of a card. Without a payload they are: both were in step.
+func (m Module) withdraw(ctx context.Context, account jid.JID, payload []byte) error {
+	stored, err := m.Cards.VCard(ctx, account)
+	if err != nil {
+		return err
+	}
+	temp := read(stored, nsTemp, "vCard")
+	if temp == nil {
+		return nil
+	}
+	there := fromTemp(temp)
+	if card := read(payload, nsNew, "vcard"); len(there) == 0 || card != nil && !reflect.DeepEqual(fromNew(card), there) {
+		return nil
+	}
+	return m.Cards.SetVCard(ctx, account, merge(temp, nil).AppendTo(nil, ""))
+}
+
 func (m Module) toCard(ctx context.Context, account jid.JID, payload []byte, open bool) error {
+	if payload == nil && open {
+		// An item was taken away: another one may be the newest by now.
+		_, left, err := m.Nodes.Newest(ctx, account, Node)
+		if err != nil {
+			return err
+		}
+		if left == nil {
+			return m.withdraw(ctx, account, nil)
+		}
+		payload = left
+	}
 	card := read(payload, nsNew, "vcard")
 	if card == nil || !open {
 		return nil
