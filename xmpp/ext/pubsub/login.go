@@ -113,35 +113,20 @@ func (m *Module) showLast(ctx context.Context, owner, who, to jid.JID, nodes map
 	return true
 }
 
-// showNewest sends the last item of a node, and returns how many bytes that were. What is published at the same time is sent by itself, perhaps before
-// this: then the last item is sent again, so that it is the last one that the resource sees.
+// showNewest sends the last item of a node in the order of the changes, so that it is not seen after one that has replaced it, and returns how many bytes
+// that are.
 func (m *Module) showNewest(ctx context.Context, at place, n Node, to jid.JID) (size int) {
-	const tries = 5 // chosen: who publishes more often meanwhile will do so again
-	var sent *Item
-	for range tries {
-		heard := m.queues.changes(at.key)
+	err := m.queues.do(ctx, at.key, func() (func(context.Context), error) {
 		it, ok, err := m.last(ctx, at, n)
-		if err != nil {
-			m.log.Error("load last item", "account", at.key, "node", n.Name, "err", err)
-			return size
+		if err != nil || !ok {
+			return nil, err
 		}
-		var e event
-		switch {
-		case ok && (sent == nil || it.ID != sent.ID || !it.Published.Equal(sent.Published)):
-			e = event{items: []Item{it}, stamp: it.Published}
-			sent = &it
-		case !ok && sent != nil:
-			e = event{retracted: []string{sent.ID}}
-			sent = nil
-		default:
-			return size
-		}
-		s := e.message(at, n, false).WithTo(to)
-		m.srv.Route(ctx, s)
-		size += s.Size()
-		if m.queues.changes(at.key) == heard {
-			return size
-		}
+		s := event{items: []Item{it}, stamp: it.Published}.message(at, n, false).WithTo(to)
+		size = s.Size()
+		return func(ctx context.Context) { m.srv.Route(ctx, s) }, nil
+	})
+	if err != nil {
+		m.log.Error("load last item", "account", at.key, "node", n.Name, "err", err)
 	}
 	return size
 }

@@ -2,9 +2,7 @@ package pubsub
 
 import (
 	"context"
-	"hash/maphash"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -14,20 +12,9 @@ const sendTimeout = 30 * time.Second
 // queues makes changes of one service, and the notifications of them, happen in one order: subscribers must not see as the last item one that
 // another has replaced. Nothing is kept of a service at which nothing happens.
 type queues struct {
-	changed [256]atomic.Uint64 // changes by service, several of which share a number; counted after they are stored and before they are told
-
 	mu sync.Mutex
 	of map[string]*queue // guarded by mu
 }
-
-// changes is a number that is another after each change of a service, and perhaps after changes of others.
-func (q *queues) changes(key string) uint64 { return q.count(key).Load() }
-
-func (q *queues) count(key string) *atomic.Uint64 {
-	return &q.changed[maphash.String(changesSeed, key)%uint64(len(q.changed))]
-}
-
-var changesSeed = maphash.MakeSeed()
 
 // queue is a service at which something is being changed.
 type queue struct {
@@ -58,7 +45,6 @@ func (q *queues) do(ctx context.Context, key string, change func() (after func(c
 	err := func() error {
 		defer func() { <-s.turn }()
 		after, err := change()
-		q.count(key).Add(1)
 		if after != nil {
 			s.mu.Lock()
 			s.out = append(s.out, after)
