@@ -274,11 +274,8 @@ func (m *Module) handle(ctx context.Context, r *request, s *xmpp.Stanza) (*xmpp.
 	}
 	r.root = root
 	for _, c := range root.Children {
-		if c.Local == "" {
-			continue // white space
-		}
-		if c.Space != root.Space {
-			return nil, xmpp.ErrBadRequest
+		if c.Local == "" || c.Space != root.Space {
+			continue // white space, or what goes with the use case: XEP-0059's <set/>, XEP-0413's <order/>
 		}
 		if h := handlers[[3]string{root.Space, s.Type, c.Local}]; h != nil {
 			r.el = c
@@ -286,7 +283,7 @@ func (m *Module) handle(ctx context.Context, r *request, s *xmpp.Stanza) (*xmpp.
 		}
 	}
 	for _, c := range root.Children {
-		if c.Local != "" {
+		if c.Local != "" && c.Space == root.Space {
 			return nil, xmpp.ErrFeatureNotImpl
 		}
 	}
