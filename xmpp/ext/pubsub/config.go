@@ -82,7 +82,7 @@ type Config struct {
 	MaxPayload   int          `json:"max_payload_size,omitempty"` // bytes; 0 is the server's bound
 	Persist      bool         `json:"persist_items"`
 	NodeFull     NodeFull     `json:"publish_node_full"`
-	ItemReply    string       `json:"itemreply,omitempty"` // "publisher": items say who published them
+	ItemReply    string       `json:"itemreply,omitempty"` // "publisher": items say who published them; else a reply is for the owners, whom disco#info names
 
 	SendLast      SendLast `json:"send_last_published_item"`
 	Deliver       bool     `json:"deliver_notifications"`
@@ -219,7 +219,8 @@ var configFields = []configField{
 		}},
 	boolField("persist_items", "Whether to persist items to storage", func(c *Config) *bool { return &c.Persist }),
 	listField("publish_node_full", "What to do when an item is published to a full node", func(c *Config) *NodeFull { return &c.NodeFull }, RetractOldest, DiscardOldest, Reject),
-	listField("itemreply", "Whether items say who published them", func(c *Config) *string { return &c.ItemReply }, "none", "publisher"),
+	// XEP-0060 §12.17: owner is kept as it was set; the 'publisher' attribute stays that of who published.
+	listField("itemreply", "Whether owners or publisher should receive replies to items", func(c *Config) *string { return &c.ItemReply }, "none", "owner", "publisher"),
 	listField("send_last_published_item", "When to send the last published item", func(c *Config) *SendLast { return &c.SendLast }, Never, OnSub, OnSubAndPresence),
 	boolField("deliver_notifications", "Whether to deliver event notifications", func(c *Config) *bool { return &c.Deliver }),
 	boolField("deliver_payloads", "Whether to deliver payloads with event notifications", func(c *Config) *bool { return &c.Payloads }),

@@ -82,6 +82,7 @@ func TestConfigurationValues(t *testing.T) {
 		{"send_last_published_item", "on_sub_and_presence", true}, {"send_last_published_item", "always", false},
 		{"node_type", "leaf", true}, {"node_type", "collection", false},
 		{"purge_offline", "false", true}, {"purge_offline", "1", false}, {"tempsub", "0", true},
+		{"itemreply", "owner", true}, {"itemreply", "publisher", true}, {"itemreply", "none", true}, {"itemreply", "room", false}, // XEP-0060 §12.17, §16.4.4
 		{"contact", "a@b", true}, {"contact", "@", false},
 		{"notification_type", "headline", true}, {"notification_type", "chat", false},
 		{"title", strings.Repeat("t", maxText), true}, {"title", strings.Repeat("t", maxText+1), false},
