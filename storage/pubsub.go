@@ -149,7 +149,7 @@ func (db *DB) CreatePubSubNode(ctx context.Context, service jid.JID, n pubsub.No
 			}
 		}
 		if nodes >= limit || own >= db.limits.PubSubNodes {
-			return refuse(pubsub.ErrFull)
+			return refuse(pubsub.ErrMaxNodes)
 		}
 		if _, err := q.row(`INSERT INTO pubsub_node (account_id, service, digest, name, config, creator, created) VALUES ($1, $2, $3, $4, $5, $6, $7)
 			RETURNING id`, []any{account, of, nameDigest(n.Name), n.Name, config, owner, n.Created.UnixMicro()}, &id); err != nil {

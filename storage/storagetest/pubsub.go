@@ -322,12 +322,12 @@ func testPubSubBounds(t *testing.T, db *storage.DB) {
 		must(t, create(j, j, i))
 		must(t, create(service, j, i))
 	}
-	wantErr(t, create(j, j, 100), pubsub.ErrFull)
-	wantErr(t, create(service, j, 100), pubsub.ErrFull) // of this owner
+	wantErr(t, create(j, j, 100), pubsub.ErrMaxNodes)
+	wantErr(t, create(service, j, 100), pubsub.ErrMaxNodes) // of this owner
 	for i := Limits.PubSubNodes; i < Limits.PubSubServiceNodes; i++ {
 		must(t, create(service, other, i))
 	}
-	wantErr(t, create(service, other, 100), pubsub.ErrFull)
+	wantErr(t, create(service, other, 100), pubsub.ErrMaxNodes)
 
 	put := func(of jid.JID, name, id string, size int) error {
 		_, err := db.PublishPubSubItem(ctx, of, name, pubsub.Item{ID: id, Published: when, Payload: []byte(strings.Repeat("x", size))}, 1000, false, time.Time{})

@@ -25,6 +25,15 @@ func TestLimits(t *testing.T) {
 	juliet.Send("<iq type='set' to='pubsub.localhost' id='4'>" + second + "</iq>")
 	juliet.Expect("<iq type='error' from='pubsub.localhost' to='juliet@localhost/balcony' id='4'>" + second +
 		"<error type='wait' code='500'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>")
+	// A node that publishing would make (§7.1.4) is one too many as well.
+	auto := func(node string) string {
+		return ns + "<publish node='" + node + "'><item id='1'><x xmlns='urn:x'/></item></publish></pubsub>"
+	}
+	juliet.Send("<iq type='set' id='auto1'>" + auto("a") + "</iq>")
+	juliet.Expect("<iq type='result' from='juliet@localhost' to='juliet@localhost/balcony' id='auto1'>" + ns + "<publish node='a'><item id='1'/></publish></pubsub></iq>")
+	juliet.Send("<iq type='set' id='auto2'>" + auto("b") + "</iq>")
+	juliet.Expect("<iq type='error' from='juliet@localhost' to='juliet@localhost/balcony' id='auto2'>" + auto("b") +
+		"<error type='cancel' code='409'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><max-nodes-exceeded xmlns='http://jabber.org/protocol/pubsub#errors'/></error></iq>")
 	romeo.Send("<iq type='set' to='pubsub.localhost' id='5'>" + ns + "<subscribe node='a' jid='romeo@localhost'/></pubsub></iq>")
 	romeo.Expect("<iq type='result' from='pubsub.localhost' to='romeo@localhost/orchard' id='5'>" + ns + "<subscription node='a' jid='romeo@localhost' subscription='subscribed'/></pubsub></iq>")
 	more := ns + "<subscribe node='a' jid='romeo@localhost/orchard'/></pubsub>"

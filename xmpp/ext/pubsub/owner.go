@@ -37,11 +37,7 @@ func (m *Module) create(ctx context.Context, r *request) (*xmpp.Element, error) 
 		}
 	}
 	err := m.queues.do(ctx, r.at.key, func() (func(context.Context), error) {
-		err := m.store.CreatePubSubNode(ctx, r.at.jid, n)
-		if errors.Is(err, ErrFull) {
-			err = errMaxNodes
-		}
-		return nil, err
+		return nil, m.store.CreatePubSubNode(ctx, r.at.jid, n)
 	})
 	if err != nil || !instant {
 		return nil, err

@@ -13,7 +13,8 @@ var (
 	ErrNoNode   = errors.New("no such node")
 	ErrExists   = errors.New("node exists")
 	ErrNodeFull = errors.New("node is full")                // a node that rejects (XEP-0060 §7.1.3.4) has its maximum of items
-	ErrFull     = errors.New("bound of the store reached")  // too many nodes, affiliations or subscriptions, or too many bytes
+	ErrMaxNodes = errors.New("too many nodes")              // of the service, or of the owner
+	ErrFull     = errors.New("bound of the store reached")  // too many affiliations or subscriptions, or too many bytes
 	ErrLast     = errors.New("a node must have an owner")   // XEP-0060 §8.9.2.4
 	ErrAccount  = errors.New("no account to hold the node") // it was deleted meanwhile
 )
@@ -120,7 +121,7 @@ type NodeStore interface {
 	PubSubNode(ctx context.Context, service jid.JID, name string, peer jid.JID) (Node, Standing, error)
 	// PubSubNodes returns the nodes of a service in the order of creation, each with the standing of peer.
 	PubSubNodes(ctx context.Context, service, peer jid.JID) ([]Found, error)
-	// CreatePubSubNode makes a node with its owner, the Creator. ErrExists, ErrFull, ErrAccount.
+	// CreatePubSubNode makes a node with its owner, the Creator. ErrExists, ErrMaxNodes, ErrAccount.
 	CreatePubSubNode(ctx context.Context, service jid.JID, n Node) error
 	// ConfigurePubSubNode replaces the configuration, and removes the oldest items beyond keep. ErrNoNode.
 	ConfigurePubSubNode(ctx context.Context, service jid.JID, name string, c Config, keep int) (removed []string, err error)
