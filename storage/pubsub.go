@@ -323,9 +323,12 @@ func (db *DB) PublishPubSubItem(ctx context.Context, service jid.JID, name strin
 				return err
 			}
 		}
-		over := t.items + 1 - int64(keep)
+		over := t.items + 1 - int64(min(keep, db.limits.PubSubItems))
 		if reject && !found && over > expired {
 			return refuse(pubsub.ErrNodeFull)
+		}
+		if reject {
+			over = 0 // nothing goes before its time, even where the limit is lower than it was
 		}
 		old, err := t.oldest(q, max(expired, over), digest)
 		if err != nil {
@@ -357,7 +360,7 @@ func (db *DB) PublishPubSubItem(ctx context.Context, service jid.JID, name strin
 	return removed, nil
 }
 
-// nodeHasRoom holds the bounds: all nodes of an account together, each node of a service alone.
+// nodeHasRoom holds the bound in bytes: all nodes of an account together, each node of a service alone.
 func (db *DB) nodeHasRoom(q queries, service jid.JID, t nodeTotals) error {
 	total := t.bytes
 	if t.account {
@@ -368,7 +371,7 @@ func (db *DB) nodeHasRoom(q queries, service jid.JID, t nodeTotals) error {
 		}
 		total += others
 	}
-	if total > int64(db.limits.PubSubBytes) || t.items > int64(db.limits.PubSubItems) {
+	if total > int64(db.limits.PubSubBytes) {
 		return refuse(pubsub.ErrFull)
 	}
 	return nil

@@ -211,6 +211,9 @@ func testPubSubItemModel(t *testing.T, db *storage.DB) {
 				}
 				continue
 			}
+			if reject {
+				over = 0
+			}
 			if err != nil || strings.Join(removed, " ") != strings.Join(left[:over], " ") {
 				r.Fatalf("publish %s to %v, keep %d: removed %v, %v", id, model, keep, removed, err)
 			}
@@ -336,7 +339,13 @@ func testPubSubBounds(t *testing.T, db *storage.DB) {
 	for i := range Limits.PubSubItems {
 		must(t, put(service, "n0", fmt.Sprint("i", i), 1))
 	}
-	wantErr(t, put(service, "n0", "more", 1), pubsub.ErrFull)
+	// XEP-0060 §7.1.2.5 and §7.1.3.4: the bound of the server is the maximum of a node that has no lower one.
+	more := pubsub.Item{ID: "more", Published: when}
+	_, err := db.PublishPubSubItem(ctx, service, "n0", more, 1000, true, time.Time{})
+	wantErr(t, err, pubsub.ErrNodeFull)
+	removed, err := db.PublishPubSubItem(ctx, service, "n0", more, 1000, false, time.Time{})
+	must(t, err)
+	equal(t, "removed at the bound", removed, []string{"i0"})
 	must(t, put(service, "n0", "i3", 1))
 	// Of an account all nodes count together, of a service each alone.
 	must(t, put(j, "n0", "a", Limits.PubSubBytes/2))

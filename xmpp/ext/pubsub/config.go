@@ -63,7 +63,7 @@ const (
 	Reject        NodeFull = "reject"
 )
 
-// MaxItems is the value "max" of Config.MaxItems: as many as the server keeps.
+// MaxItems is the value "max" of Config.MaxItems: as many as the server keeps. What happens to one more is what NodeFull says.
 const MaxItems = -1
 
 // Config is the configuration of a node: XEP-0060 §16.4.4. It is stored as JSON.

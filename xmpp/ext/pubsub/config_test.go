@@ -170,6 +170,9 @@ func TestProfiles(t *testing.T) {
 			continue
 		}
 		wrong := Config{Access: Authorize, MaxItems: 1, ItemExpire: 5}
+		if full := map[bool]NodeFull{true: Reject, false: RetractOldest}[tt.node == "urn:xmpp:bookmarks:1"]; c.NodeFull != full {
+			t.Errorf("%s: a full one does %s", tt.node, c.NodeFull)
+		}
 		if !p.repair(&wrong) || !wrong.Persist || wrong.ItemExpire != 0 || !wrong.Deliver || !wrong.Payloads || !wrong.keeps(tt.items) {
 			t.Errorf("%s is repaired to %+v", tt.node, wrong)
 		}

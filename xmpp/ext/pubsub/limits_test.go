@@ -21,10 +21,19 @@ func TestLimits(t *testing.T) {
 		"<error type='cancel' code='409'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><max-nodes-exceeded xmlns='http://jabber.org/protocol/pubsub#errors'/></error></iq>")
 	juliet.Send("<iq type='set' to='pubsub.localhost' id='3'>" + ns + "<publish node='a'><item id='1'><x xmlns='urn:x'/></item></publish></pubsub></iq>")
 	juliet.Expect("<iq type='result' from='pubsub.localhost' to='juliet@localhost/balcony' id='3'>" + ns + "<publish node='a'><item id='1'/></publish></pubsub></iq>")
-	second := ns + "<publish node='a'><item id='2'><x xmlns='urn:x'/></item></publish></pubsub>"
-	juliet.Send("<iq type='set' to='pubsub.localhost' id='4'>" + second + "</iq>")
-	juliet.Expect("<iq type='error' from='pubsub.localhost' to='juliet@localhost/balcony' id='4'>" + second +
-		"<error type='wait' code='500'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>")
+	// §7.1.2.5: retract-oldest is the default, and the server's bound is the maximum.
+	juliet.Send("<iq type='set' to='pubsub.localhost' id='4'>" + ns + "<publish node='a'><item id='2'><x xmlns='urn:x'/></item></publish></pubsub></iq>")
+	juliet.Expect("<iq type='result' from='pubsub.localhost' to='juliet@localhost/balcony' id='4'>" + ns + "<publish node='a'><item id='2'/></publish></pubsub></iq>")
+	juliet.Send("<iq type='get' to='pubsub.localhost' id='4a'>" + ns + "<items node='a'/></pubsub></iq>")
+	juliet.Expect("<iq type='result' from='pubsub.localhost' to='juliet@localhost/balcony' id='4a'>" + ns + "<items node='a'><item id='2'><x xmlns='urn:x'/></item></items></pubsub></iq>")
+	// §7.1.3.4: a node that rejects.
+	juliet.Send("<iq type='set' to='pubsub.localhost' id='4b'><pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><configure node='a'><x xmlns='jabber:x:data' type='submit'>" +
+		"<field var='pubsub#publish_node_full'><value>reject</value></field></x></configure></pubsub></iq>")
+	juliet.Expect("<iq type='result' from='pubsub.localhost' to='juliet@localhost/balcony' id='4b'/>")
+	third := ns + "<publish node='a'><item id='3'><x xmlns='urn:x'/></item></publish></pubsub>"
+	juliet.Send("<iq type='set' to='pubsub.localhost' id='4c'>" + third + "</iq>")
+	juliet.Expect("<iq type='error' from='pubsub.localhost' to='juliet@localhost/balcony' id='4c'>" + third +
+		"<error type='cancel' code='409'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><node-full xmlns='http://jabber.org/protocol/pubsub#errors'/></error></iq>")
 	// A node that publishing would make (§7.1.4) is one too many as well.
 	auto := func(node string) string {
 		return ns + "<publish node='" + node + "'><item id='1'><x xmlns='urn:x'/></item></publish></pubsub>"

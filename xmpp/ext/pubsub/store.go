@@ -12,7 +12,7 @@ import (
 var (
 	ErrNoNode   = errors.New("no such node")
 	ErrExists   = errors.New("node exists")
-	ErrNodeFull = errors.New("node is full")                // a node that rejects (XEP-0060 §7.1.3.4) has its maximum of items
+	ErrNodeFull = errors.New("node is full")                // a node that rejects (XEP-0060 §7.1.3.4) has its maximum of items, or the store's
 	ErrMaxNodes = errors.New("too many nodes")              // of the service, or of the owner
 	ErrFull     = errors.New("bound of the store reached")  // too many affiliations or subscriptions, or too many bytes
 	ErrLast     = errors.New("a node must have an owner")   // XEP-0060 §8.9.2.4
@@ -131,8 +131,8 @@ type NodeStore interface {
 
 // ItemStore keeps items.
 type ItemStore interface {
-	// PublishPubSubItem stores an item as the newest one, replacing one with its id. Beyond keep items the oldest go, or with reject a new one is
-	// refused with ErrNodeFull; items published before since go as well. ErrNoNode, ErrFull.
+	// PublishPubSubItem stores an item as the newest one, replacing one with its id. Beyond keep items, and beyond the bound of the store, the oldest
+	// go, or with reject a new one is refused with ErrNodeFull; items published before since go as well. ErrNoNode, ErrFull.
 	PublishPubSubItem(ctx context.Context, service jid.JID, name string, it Item, keep int, reject bool, since time.Time) (removed []string, err error)
 	// PubSubItems returns items. A node that is not there has none.
 	PubSubItems(ctx context.Context, service jid.JID, name string, q Query) (Page, error)
