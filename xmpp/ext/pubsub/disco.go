@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"balcony/xmpp"
@@ -48,12 +49,19 @@ func (m *Module) nodeInfo(ctx context.Context, at place, asker jid.JID, name str
 		return nil, false, err
 	}
 	var owners, publishers []string
+	size := 0
 	for _, a := range affiliates {
-		switch a.Affiliation {
-		case Owner:
-			owners = append(owners, a.JID.String())
-		case Publisher, PublishOnly:
-			publishers = append(publishers, a.JID.String())
+		if a.Affiliation < PublishOnly {
+			continue
+		}
+		who := a.JID.String()
+		if size += len(who) + len("<value></value>"); size > maxNamed {
+			break
+		}
+		if a.Affiliation == Owner {
+			owners = append(owners, who)
+		} else {
+			publishers = append(publishers, who)
 		}
 	}
 	number := 0
@@ -196,11 +204,11 @@ func (m *Module) serviceItems(ctx context.Context, s *xmpp.Stanza) (*xmpp.Elemen
 	return xmpp.El(nsItems, "query", "node", name).Add(items...), nil
 }
 
-// maxItems and maxItemsSize bound a list. chosen: a client shows fewer; with names of a kilobyte it is still below the bound of an outbox.
-const (
-	maxItems     = 2000
-	maxItemsSize = 512 << 10
-)
+// maxNamed bounds the owners and publishers that the metadata of a node name, in bytes. chosen: with all else it stays below maxAnswer.
+const maxNamed = 100 << 10
+
+// maxItems bounds a list, as maxAnswer does in bytes. chosen: a client shows fewer.
+const maxItems = 2000
 
 // page is the part of a list that is wanted: XEP-0059 §2.
 type page struct {
@@ -235,8 +243,11 @@ func readPage(set *xmpp.Element) (p page, err error) {
 	return p, nil
 }
 
-// nameOf is the name of what a list names: of a node, or of an item.
+// nameOf is the name of what a list names: of a node, of an item, or of who belongs to a node.
 func nameOf(e *xmpp.Element) string {
+	if e.Local != "item" {
+		return strings.TrimSpace(attr(e, "node") + " " + attr(e, "jid"))
+	}
 	if n, ok := lookup(e, "node"); ok {
 		return n
 	}
@@ -268,22 +279,8 @@ func portionOf(items []*xmpp.Element, p page) (list []*xmpp.Element, ok bool) {
 	} else {
 		high = min(high, low+p.max)
 	}
-	size := 0
-	for n := range high - low {
-		i := low + n
-		if p.last {
-			i = high - 1 - n
-		}
-		if size += len(items[i].AppendTo(nil, "")); size <= maxItemsSize || n == 0 {
-			continue
-		}
-		if p.last {
-			low = i + 1
-		} else {
-			high = i
-		}
-		break
-	}
+	from, to := within(items[low:high], p.last)
+	low, high = low+from, low+to
 	list = slices.Clone(items[low:high])
 	if !p.asked && len(list) == count {
 		return list, true
@@ -293,4 +290,47 @@ func portionOf(items []*xmpp.Element, p page) (list []*xmpp.Element, ok bool) {
 		set.Add(xmpp.El("", "first", "index", strconv.Itoa(low)).Say(nameOf(items[low])), xmpp.El("", "last").Say(nameOf(items[high-1])))
 	}
 	return append(list, set.Add(xmpp.El("", "count").Say(strconv.Itoa(count)))), true
+}
+
+// within is the part of a list that one answer takes, but at least one of it: from its beginning, or with last up to its end.
+func within(list []*xmpp.Element, last bool) (low, high int) {
+	size := 0
+	for n := range list {
+		i := n
+		if last {
+			i = len(list) - 1 - n
+		}
+		bare := *list[i]
+		bare.Raw = nil
+		if size += len(bare.AppendTo(nil, "")) + len(list[i].Raw) + len("</item>"); size <= maxAnswer || n == 0 {
+			continue
+		}
+		if last {
+			return i + 1, len(list)
+		}
+		return 0, i
+	}
+	return 0, len(list)
+}
+
+// portion answers with as much of a list as one answer takes, or with the page of it that is wanted, and a <set/> as XEP-0060 §6.5.4 has it for items.
+func (r *request) portion(list *xmpp.Element) (*xmpp.Element, error) {
+	want := page{max: maxItems}
+	if set := child(r.root, nsRSM, "set"); set != nil {
+		var err error
+		if want, err = readPage(set); err != nil {
+			return nil, err
+		}
+	}
+	all, ok := portionOf(list.Children, want)
+	if !ok {
+		return nil, xmpp.ErrItemNotFound // XEP-0059 §2.2
+	}
+	answer := xmpp.El(r.root.Space, "pubsub").Add(list)
+	if n := len(all); n > 0 && all[n-1].Space == nsRSM {
+		answer.Add(all[n-1])
+		all = all[:n-1]
+	}
+	list.Children = all
+	return answer, nil
 }

@@ -217,7 +217,7 @@ func (m *Module) nodeAffiliations(ctx context.Context, r *request) (*xmpp.Elemen
 	for _, a := range all {
 		list.Add(affiliationElement(a))
 	}
-	return xmpp.El(NSOwner, "pubsub").Add(list), nil
+	return r.portion(list)
 }
 
 func affiliationElement(a Affiliate) *xmpp.Element {
@@ -361,7 +361,7 @@ func (m *Module) nodeSubscriptions(ctx context.Context, r *request) (*xmpp.Eleme
 	for _, s := range all {
 		list.Add(xmpp.El("", "subscription", "jid", s.JID.String(), "subscription", s.State.String()))
 	}
-	return xmpp.El(NSOwner, "pubsub").Add(list), nil
+	return r.portion(list)
 }
 
 // setSubscriptions: XEP-0060 §8.8.2.

@@ -26,10 +26,18 @@ const (
 )
 
 const (
-	label      = "pubsub"  // of the service's domain
-	maxPayload = 256 << 10 // bytes of an item's payload. chosen: the default bound of a stanza
-	unbounded  = 1 << 30   // items: the bounds of the store count
-	maxName    = 1024      // bytes of the name of a node or an item. chosen: like a part of a JID, to which URIs and hashes come
+	label     = "pubsub" // of the service's domain
+	unbounded = 1 << 30  // items: the bounds of the store count
+	maxName   = 1024     // bytes of the name of a node or an item. chosen: like a part of a JID, to which URIs and hashes come
+)
+
+// What is sent must not be larger than a stanza may be that another server takes, which else ends the stream. chosen: 256 KiB, our own bound. The
+// envelope of what is listed, or of one item, are JIDs (RFC 7622 §3.1) and up to four names, each six times as long where all of it is escaped.
+const (
+	maxStanza   = 256 << 10
+	maxEnvelope = 40 << 10
+	maxAnswer   = maxStanza - maxEnvelope // bytes of what is listed
+	maxPayload  = maxAnswer               // bytes of an item's payload: what was published can be sent
 )
 
 // Relations tells how entities stand to accounts.
