@@ -151,6 +151,9 @@ func (db *DB) CreatePubSubNode(ctx context.Context, service jid.JID, n pubsub.No
 		if nodes >= limit || own >= db.limits.PubSubNodes {
 			return refuse(pubsub.ErrMaxNodes)
 		}
+		if err := db.nodeHasRoom(q, service, nodeTotals{config: int64(len(config)), account: account != nil}); err != nil {
+			return err
+		}
 		if _, err := q.row(`INSERT INTO pubsub_node (account_id, service, digest, name, config, creator, created) VALUES ($1, $2, $3, $4, $5, $6, $7)
 			RETURNING id`, []any{account, of, nameDigest(n.Name), n.Name, config, owner, n.Created.UnixMicro()}, &id); err != nil {
 			return err
@@ -167,6 +170,7 @@ func (db *DB) CreatePubSubNode(ctx context.Context, service jid.JID, n pubsub.No
 // nodeTotals is the row of a node while its items change.
 type nodeTotals struct {
 	id, sequence, items, bytes int64
+	config                     int64 // bytes
 	account                    bool
 }
 
@@ -175,8 +179,8 @@ type nodeTotals struct {
 func lockNode(q queries, service jid.JID, name string) (t nodeTotals, err error) {
 	var account *int64
 	found, err := q.row(`UPDATE pubsub_node SET sequence = sequence + 1 WHERE service = $1 AND digest = $2
-		RETURNING id, sequence, items, bytes, account_id`, []any{nameDigest(service.String()), nameDigest(name)},
-		&t.id, &t.sequence, &t.items, &t.bytes, &account)
+		RETURNING id, sequence, items, bytes, length(config), account_id`, []any{nameDigest(service.String()), nameDigest(name)},
+		&t.id, &t.sequence, &t.items, &t.bytes, &t.config, &account)
 	if err == nil && !found {
 		err = refuse(pubsub.ErrNoNode)
 	}
@@ -251,17 +255,31 @@ func (db *DB) ConfigurePubSubNode(ctx context.Context, service jid.JID, name str
 			if err != nil {
 				return err
 			}
-			if _, err := q.exec("UPDATE pubsub_node SET config = $2 WHERE id = $1", t.id, config); err != nil {
+			var stored []byte
+			var was pubsub.Config
+			if _, err := q.row("SELECT config FROM pubsub_node WHERE id = $1", []any{t.id}, &stored); err != nil {
 				return err
 			}
-			old, err := t.oldest(q, t.items-int64(keep), []byte{})
-			if err == nil {
-				err = t.drop(q, old, []byte{})
+			if err := json.Unmarshal(stored, &was); err != nil {
+				return fmt.Errorf("stored configuration: %w", err)
 			}
+			old, err := t.oldest(q, t.items-int64(keep), []byte{})
 			if err != nil {
 				return err
 			}
 			t.without(old...)
+			t.config = int64(len(config))
+			if c.Texts() > was.Texts() { // what is only put right must not fail for want of room
+				if err := db.nodeHasRoom(q, service, t); err != nil {
+					return err
+				}
+			}
+			if _, err := q.exec("UPDATE pubsub_node SET config = $2 WHERE id = $1", t.id, config); err != nil {
+				return err
+			}
+			if err := t.drop(q, old, []byte{}); err != nil {
+				return err
+			}
 			removed = ids(old)
 			return t.save(q)
 		})
@@ -360,12 +378,13 @@ func (db *DB) PublishPubSubItem(ctx context.Context, service jid.JID, name strin
 	return removed, nil
 }
 
-// nodeHasRoom holds the bound in bytes: all nodes of an account together, each node of a service alone.
+// nodeHasRoom holds the bound in bytes: all nodes of an account together, each node of a service alone, with their
+// configurations.
 func (db *DB) nodeHasRoom(q queries, service jid.JID, t nodeTotals) error {
-	total := t.bytes
+	total := t.bytes + t.config
 	if t.account {
 		var others int64
-		if _, err := q.row("SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM pubsub_node WHERE service = $1 AND id <> $2",
+		if _, err := q.row("SELECT CAST(coalesce(sum(bytes + length(config)), 0) AS BIGINT) FROM pubsub_node WHERE service = $1 AND id <> $2",
 			[]any{nameDigest(service.String()), t.id}, &others); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -357,6 +358,31 @@ func testPubSubBounds(t *testing.T, db *storage.DB) {
 	equal(t, "items after a refusal", len(p.Items[0].Payload), Limits.PubSubBytes/2)
 	must(t, put(service, "n1", "a", Limits.PubSubBytes/2))
 	must(t, put(service, "n2", "a", Limits.PubSubBytes/2+1000))
+
+	// So do their configurations.
+	large := func(name string, size int) pubsub.Node {
+		n := node(other, name)
+		n.Config.Description = strings.Repeat("d", size)
+		return n
+	}
+	must(t, db.CreatePubSubNode(ctx, other, large("a", Limits.PubSubBytes/3)))
+	must(t, db.CreatePubSubNode(ctx, other, large("b", Limits.PubSubBytes/3)))
+	wantErr(t, db.CreatePubSubNode(ctx, other, large("c", Limits.PubSubBytes/3)), pubsub.ErrFull)
+	wantErr(t, put(other, "a", "a", Limits.PubSubBytes/3), pubsub.ErrFull)
+	must(t, put(other, "a", "a", Limits.PubSubBytes/4))
+	_, err = db.ConfigurePubSubNode(ctx, other, "b", large("b", Limits.PubSubBytes/2).Config, 5)
+	wantErr(t, err, pubsub.ErrFull)
+	_, err = db.ConfigurePubSubNode(ctx, other, "b", large("b", 10).Config, 5)
+	must(t, err)
+	must(t, put(other, "a", "b", Limits.PubSubBytes/4))
+	// What is put right in a node is put right where there is no room, too.
+	filled := large("c", 10)
+	must(t, db.CreatePubSubNode(ctx, other, filled))
+	room := sort.Search(Limits.PubSubBytes, func(n int) bool { return put(other, "c", "a", n) != nil })
+	must(t, put(other, "c", "a", room-1))
+	filled.Config.Access = pubsub.Whitelist
+	_, err = db.ConfigurePubSubNode(ctx, other, "c", filled.Config, 5)
+	must(t, err)
 
 	for i := range Limits.PubSubAffiliations - 1 { // the owner is one
 		must(t, db.SetPubSubAffiliation(ctx, service, "n0", jid.MustParse(fmt.Sprintf("m%d@x.example", i)), pubsub.Member))

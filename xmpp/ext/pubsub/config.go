@@ -96,6 +96,20 @@ type Config struct {
 	Notification  string   `json:"notification_type"` // normal or headline
 }
 
+// Texts is how many bytes the owner has written into the configuration, beside what is chosen from lists.
+func (c *Config) Texts() int {
+	n := len(c.Title) + len(c.Description) + len(c.Type) + len(c.Language)
+	for _, list := range [...][]string{c.Contact, c.Groups} {
+		for _, s := range list {
+			n += len(s) + 16 // chosen: about what its place in the list takes
+		}
+	}
+	return n
+}
+
+// maxTexts bounds them. chosen: long texts and 64 contacts and groups of usual length; an account's nodes are looked through at the login of each contact.
+const maxTexts = 8 << 10
+
 // serviceConfig is the default of a pubsub service: XEP-0060 §4.5 and §16.4.4.
 func serviceConfig() Config {
 	return Config{
@@ -337,6 +351,7 @@ func (c *Config) form() *xmpp.Element {
 // submit applies a submitted configuration form. Fields that are not known are left alone, as XEP-0060 §8.2 leaves to the service: clients send
 // what other servers know.
 func (c *Config) submit(f form) error {
+	before := c.Texts()
 	for _, fd := range f.fields {
 		known := configIndex[fd.name]
 		if known == nil {
@@ -346,11 +361,20 @@ func (c *Config) submit(f form) error {
 			return err
 		}
 	}
+	return c.fits(before)
+}
+
+// fits bounds a configuration as a whole. One that was larger before may stay so.
+func (c *Config) fits(before int) error {
+	if n := c.Texts(); n > maxTexts && n > before {
+		return errFieldValue
+	}
 	return nil
 }
 
 // apply sets the fields of publish-options, of which each must be known: XEP-0060 §7.1.5.
 func (c *Config) apply(f form) error {
+	before := c.Texts()
 	for _, fd := range f.fields {
 		known := configIndex[fd.name]
 		if known == nil {
@@ -360,7 +384,7 @@ func (c *Config) apply(f form) error {
 			return err
 		}
 	}
-	return nil
+	return c.fits(before)
 }
 
 // meets reports whether the configuration is what publish-options ask for: XEP-0060 §7.1.5. A node that keeps more items than were asked for

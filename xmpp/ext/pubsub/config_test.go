@@ -93,6 +93,32 @@ func TestConfigurationValues(t *testing.T) {
 			t.Errorf("%s = %.20q: %v", tt.name, tt.value, err)
 		}
 	}
+	// What its owner writes is bounded as a whole, whatever the field.
+	half := strings.Repeat("|"+strings.Repeat("g", 1000), 5)[1:]
+	contacts := strings.ReplaceAll(half, "g|", "@x|") + "@x"
+	for _, tt := range []struct {
+		fields []string
+		ok     bool
+	}{
+		{[]string{"pubsub#roster_groups_allowed", half}, true},
+		{[]string{"pubsub#contact", contacts}, true},
+		{[]string{"pubsub#roster_groups_allowed", half, "pubsub#contact", contacts}, false},
+		{[]string{"pubsub#roster_groups_allowed", half, "pubsub#title", half[:1000], "pubsub#description", half[:1000], "pubsub#type", half[:1000], "pubsub#language", half[:1000]}, false},
+	} {
+		c := pepConfig()
+		if err := c.submit(formOf(t, formConfig, tt.fields...)); (err == nil) != tt.ok {
+			t.Errorf("a configuration of %d bytes: %v", c.Texts(), err)
+		}
+		c = pepConfig()
+		if err := c.apply(formOf(t, formOptions, tt.fields...)); (err == nil) != tt.ok {
+			t.Errorf("options of %d bytes: %v", c.Texts(), err)
+		}
+	}
+	large := pepConfig()
+	large.Groups = []string{strings.Repeat("g", 10_000)} // from before there was a bound
+	if err := large.submit(formOf(t, formConfig, "pubsub#max_items", "2")); err != nil {
+		t.Errorf("another field of a large configuration: %v", err)
+	}
 	c := pepConfig()
 	if err := c.submit(formOf(t, formConfig, "pubsub#unknown", "x")); err != nil {
 		t.Errorf("an unknown field in a configuration: %v", err)

@@ -121,6 +121,26 @@ func TestNoAnswerIsSilentlyPartial(t *testing.T) {
 	}
 }
 
+// XEP-0060 §8.2.5.2: a configuration is bounded as a whole.
+func TestLargeConfiguration(t *testing.T) {
+	w := newWorld(t, "juliet@localhost")
+	contacts := ""
+	for i := range 64 {
+		contacts += fmt.Sprintf("<value>%d%s@x</value>", i, strings.Repeat("c", 1000))
+	}
+	form := "<x xmlns='jabber:x:data' type='submit'><field var='pubsub#contact'>" + contacts + "</field></x>"
+	juliet := "juliet@localhost/balcony"
+	if got := w.request(t, juliet, "juliet@localhost", "set", pubsub.NS, "<create node='a'/><configure>"+form+"</configure>"); got != "not-acceptable" {
+		t.Errorf("created with it: %s", got)
+	}
+	if got := w.request(t, juliet, "juliet@localhost", "set", pubsub.NS, "<create node='a'/>"); got != "" {
+		t.Error(got)
+	}
+	if got := w.request(t, juliet, "juliet@localhost", "set", pubsub.NSOwner, "<configure node='a'>"+form+"</configure>"); got != "not-acceptable" {
+		t.Errorf("configured with it: %s", got)
+	}
+}
+
 // No answer ends the stream of a peer whose stanzas may have 256 KiB, which is our own bound, whatever is in it; and what could be published can be read.
 func TestAnswersFitIntoAStanza(t *testing.T) {
 	w := newWorld(t, "juliet@localhost")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,7 +27,10 @@ type full struct{ Store }
 func (full) PubSubNodes(_ context.Context, service, _ jid.JID) (all []Found, err error) {
 	for i := range 200 {
 		c := pepConfig()
-		c.Title = fmt.Sprint("Node ", i, " of ", service)
+		c.Title, c.Language = fmt.Sprint("Node ", i, " of ", service), strings.Repeat("l", 100)
+		for j := range 20 {
+			c.Contact = append(c.Contact, fmt.Sprintf("contact%d.%s", j, service))
+		}
 		all = append(all, Found{Node: Node{Name: fmt.Sprint("eu.siacs.conversations.axolotl.bundles:", i), Config: c, Creator: service, Created: time.Now(), Items: 1}})
 	}
 	return all, nil
@@ -50,7 +54,7 @@ func TestRememberedNodesAreBounded(t *testing.T) {
 	counted := int64(listedSize("user0@localhost", func() (all []Node) {
 		found, _ := full{}.PubSubNodes(t.Context(), jid.MustParse("user0@localhost"), jid.JID{})
 		for _, f := range found {
-			all = append(all, f.Node)
+			all = append(all, f.Node.listed())
 		}
 		return all
 	}()))
@@ -98,7 +102,11 @@ func TestRememberedMembersAreBounded(t *testing.T) {
 }
 
 func (full) PubSubNode(_ context.Context, service jid.JID, name string, _ jid.JID) (Node, Standing, error) {
-	return Node{Name: name, Config: pepConfig(), Creator: service, Created: time.Now()}, Standing{}, nil
+	c := pepConfig()
+	for i := range 60 {
+		c.Contact = append(c.Contact, fmt.Sprintf("contact%d.%s", i, service))
+	}
+	return Node{Name: name, Config: c, Creator: service, Created: time.Now()}, Standing{}, nil
 }
 
 func (full) PubSubAffiliations(_ context.Context, service jid.JID, _ string) ([]Affiliate, error) {

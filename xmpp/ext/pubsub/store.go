@@ -121,9 +121,9 @@ type NodeStore interface {
 	PubSubNode(ctx context.Context, service jid.JID, name string, peer jid.JID) (Node, Standing, error)
 	// PubSubNodes returns the nodes of a service in the order of creation, each with the standing of peer.
 	PubSubNodes(ctx context.Context, service, peer jid.JID) ([]Found, error)
-	// CreatePubSubNode makes a node with its owner, the Creator. ErrExists, ErrMaxNodes, ErrAccount.
+	// CreatePubSubNode makes a node with its owner, the Creator. ErrExists, ErrMaxNodes, ErrFull, ErrAccount.
 	CreatePubSubNode(ctx context.Context, service jid.JID, n Node) error
-	// ConfigurePubSubNode replaces the configuration, and removes the oldest items beyond keep. ErrNoNode.
+	// ConfigurePubSubNode replaces the configuration, and removes the oldest items beyond keep. ErrNoNode, ErrFull.
 	ConfigurePubSubNode(ctx context.Context, service jid.JID, name string, c Config, keep int) (removed []string, err error)
 	// DeletePubSubNode removes a node and everything of it. ErrNoNode.
 	DeletePubSubNode(ctx context.Context, service jid.JID, name string) error
