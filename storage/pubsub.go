@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"balcony/xmpp/auth"
@@ -108,6 +109,67 @@ func (db *DB) PubSubNodes(ctx context.Context, service, peer jid.JID) (all []pub
 		return nil, fmt.Errorf("nodes of %s: %w", service, err)
 	}
 	return all, nil
+}
+
+// nodePageText is the text of a page of nodes, with back of one from the last node backwards. No bare JID has a space.
+func (e *engine) nodePageText(back bool) string {
+	order := "n.service, n.id"
+	if back {
+		order = "n.service DESC, n.id DESC"
+	}
+	return `SELECT coalesce((SELECT string_agg(a.jid, ' ') FROM pubsub_affiliation a WHERE a.node_id = n.id AND a.affiliation = 5), ''),
+		n.name, n.config, n.creator, n.created, n.items,
+		coalesce((SELECT a.affiliation FROM pubsub_affiliation a WHERE a.node_id = n.id AND a.digest = $2), 0),
+		coalesce((SELECT max(s.state) FROM pubsub_subscription s WHERE s.node_id = n.id AND s.bare = $2), 0)
+		FROM pubsub_node n WHERE ` + e.nodesBetween + " ORDER BY " + order + " LIMIT $5"
+}
+
+// PubSubNodePage returns some nodes of a service.
+func (db *DB) PubSubNodePage(ctx context.Context, service, peer jid.JID, want pubsub.NodeQuery) (page []pubsub.Found, err error) {
+	of, gone := nameDigest(service.String()), false
+	err = db.read(ctx, "PubSubNodePage", func(q queries) error {
+		page, gone = nil, false
+		low, high := int64(-1), int64(1<<62)
+		for _, edge := range []struct {
+			name string
+			at   *int64
+		}{{want.After, &low}, {want.Before, &high}} {
+			if edge.name == "" {
+				continue
+			}
+			found, err := q.row("SELECT id FROM pubsub_node WHERE service = $1 AND digest = $2", []any{of, nameDigest(edge.name)}, edge.at)
+			if err != nil {
+				return err
+			}
+			gone = gone || !found
+		}
+		if gone {
+			return nil
+		}
+		return q.rows(db.e.nodePageText(want.Last), []any{of, nameDigest(peer.Bare().String()), low, high, want.Max}, func(scan func(...any) error) error {
+			var owners string
+			var r nodeRow
+			if err := scan(append([]any{&owners}, r.dest()...)...); err != nil {
+				return err
+			}
+			f, err := r.found()
+			if a := f.Node.Config.Access; a == pubsub.Presence || a == pubsub.Roster {
+				for name := range strings.FieldsSeq(owners) {
+					owner, e := storedJID(name)
+					f.Owners, err = append(f.Owners, owner), errors.Join(err, e)
+				}
+			}
+			page = append(page, f)
+			return err
+		})
+	})
+	if err == nil && gone {
+		err = pubsub.ErrNoNode
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nodes of %s: %w", service, err)
+	}
+	return page, nil
 }
 
 // CreatePubSubNode makes a node with its owner.

@@ -75,6 +75,56 @@ func testPubSubNodes(t *testing.T, db *storage.DB) {
 	equal(t, "items of no node", p, pubsub.Page{})
 }
 
+// testPubSubNodePage: nodes come in the order of creation, whatever else was created between them, with the owners where rosters count.
+func testPubSubNodePage(t *testing.T, db *storage.DB) {
+	ctx := withLimit(t)
+	j, other := account(t, db), account(t, db)
+	service := jid.MustParse("pubsub.pages.example")
+	for i, name := range []string{"c", "a", "b", "d"} {
+		n := node([]jid.JID{j, other}[i%2], name)
+		if name == "b" {
+			n.Config.Access = pubsub.Open
+		}
+		must(t, db.CreatePubSubNode(ctx, service, n))
+		must(t, db.CreatePubSubNode(ctx, j, n))
+	}
+	must(t, db.SetPubSubAffiliation(ctx, service, "a", j, pubsub.Owner))
+	must(t, db.SetPubSubAffiliation(ctx, service, "a", jid.MustParse("m@x.example"), pubsub.Member))
+	for _, tt := range []struct {
+		q    pubsub.NodeQuery
+		want string
+	}{
+		{pubsub.NodeQuery{Max: 10}, "c a b d"},
+		{pubsub.NodeQuery{Max: 2}, "c a"},
+		{pubsub.NodeQuery{Max: 2, After: "a"}, "b d"},
+		{pubsub.NodeQuery{Max: 2, After: "d"}, ""},
+		{pubsub.NodeQuery{Max: 2, Last: true}, "d b"},
+		{pubsub.NodeQuery{Max: 2, Last: true, Before: "b"}, "a c"},
+		{pubsub.NodeQuery{Max: 2, Last: true, Before: "d", After: "a"}, "b"},
+	} {
+		page, err := db.PubSubNodePage(ctx, service, other, tt.q)
+		must(t, err)
+		var names []string
+		for _, f := range page {
+			names = append(names, f.Node.Name)
+			want, _, err := db.PubSubNode(ctx, service, f.Node.Name, other)
+			must(t, err)
+			equal(t, "node", f.Node, want)
+			owners := map[string]int{"a": 2, "b": 0, "c": 1, "d": 1}[f.Node.Name]
+			equal(t, "owners of "+f.Node.Name, len(f.Owners), owners)
+			if f.Node.Name == "a" {
+				equal(t, "standing", f.Standing.Affiliation, pubsub.Owner)
+			}
+		}
+		equal(t, fmt.Sprintf("%+v", tt.q), strings.Join(names, " "), tt.want)
+	}
+	_, err := db.PubSubNodePage(ctx, service, other, pubsub.NodeQuery{Max: 2, After: "none"})
+	wantErr(t, err, pubsub.ErrNoNode)
+	page, err := db.PubSubNodePage(ctx, jid.MustParse("none.pages.example"), other, pubsub.NodeQuery{Max: 2})
+	must(t, err)
+	equal(t, "nodes of no service", len(page), 0)
+}
+
 func testPubSubItems(t *testing.T, db *storage.DB) {
 	ctx := withLimit(t)
 	j, other := account(t, db), account(t, db)

@@ -191,6 +191,13 @@ func (m *Module) serviceItems(ctx context.Context, s *xmpp.Stanza) (*xmpp.Elemen
 			return nil, err
 		}
 	}
+	if name == "" {
+		items, err := m.nodePage(ctx, m.placeOf(s.To), s.From, want)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		return xmpp.El(nsItems, "query").Add(items...), nil
+	}
 	items, ok, err := m.nodeItems(ctx, m.placeOf(s.To), s.From, name)
 	if err == nil && !ok {
 		err = xmpp.ErrItemNotFound
@@ -202,6 +209,98 @@ func (m *Module) serviceItems(ctx context.Context, s *xmpp.Stanza) (*xmpp.Elemen
 		return nil, xmpp.ErrItemNotFound
 	}
 	return xmpp.El(nsItems, "query", "node", name).Add(items...), nil
+}
+
+const (
+	nodeBatch  = 100 // nodes that are read at once. chosen: a page of most clients, some milliseconds
+	maxCounted = 500 // nodes that are looked at where only their number is wanted, which may be approximate (XEP-0059 §2.7). chosen: the same
+)
+
+// nodePage is a page of the nodes of a service that who asks may see: XEP-0060 §5.2. Which these are says each node for itself, so it looks at nodes until
+// the page is full, and at no others; where it has not seen all there is no count (XEP-0059 §2.1).
+func (m *Module) nodePage(ctx context.Context, at place, asker jid.JID, want page) (items []*xmpp.Element, err error) {
+	for _, name := range []string{want.after, want.before} {
+		if name == "" {
+			continue
+		}
+		f, err := m.look(ctx, at, name, asker)
+		if err == nil && !f.shown() {
+			err = ErrNoNode // XEP-0059 §2.2
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if want.last || want.after != "" {
+		want.index = 0
+	}
+	admin := m.srv.IsAdmin(asker.Bare(), at.domain)
+	q := NodeQuery{After: want.after, Before: want.before, Last: want.last, Max: nodeBatch}
+	if want.max > 0 {
+		q.Max = min(nodeBatch, want.index+want.max+1)
+	}
+	looked, shown, size, all := 0, 0, 0, false
+	for full := false; !full && !all; {
+		batch, err := m.store.PubSubNodePage(ctx, at.jid, asker.Bare(), q)
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range batch {
+			f := found{Node: x.Node, Standing: x.Standing}
+			if admin {
+				f.Affiliation = Owner
+			}
+			if f.relation, err = m.relationTo(ctx, x.Owners, f, asker.Bare()); err != nil {
+				return nil, err
+			}
+			if looked++; !f.shown() {
+				continue
+			}
+			if shown++; want.max == 0 || shown <= want.index {
+				continue
+			}
+			el := xmpp.El("", "item", "jid", at.key, "node", f.Name, "name", f.Config.Title)
+			if size += len(el.AppendTo(nil, "")); len(items) == want.max || len(items) > 0 && size > maxAnswer {
+				full = true
+				break
+			}
+			items = append(items, el)
+		}
+		switch {
+		case full:
+		case len(batch) < q.Max:
+			all = true
+		case want.max == 0 && looked >= maxCounted:
+			full = true
+		case q.Last:
+			q.Before = batch[len(batch)-1].Node.Name
+		default:
+			q.After = batch[len(batch)-1].Node.Name
+		}
+		q.Max = min(2*q.Max, nodeBatch)
+	}
+	if want.last {
+		slices.Reverse(items)
+	}
+	whole := all && want.after == "" && want.before == ""
+	if !want.asked && whole {
+		return items, nil
+	}
+	set := xmpp.El(nsRSM, "set")
+	if n := len(items); n > 0 {
+		first := xmpp.El("", "first").Say(nameOf(items[0]))
+		switch {
+		case want.last && whole:
+			first.Attrs = append(first.Attrs, xmpp.Attr{Name: "index", Value: "0"})
+		case !want.last && want.after == "":
+			first.Attrs = append(first.Attrs, xmpp.Attr{Name: "index", Value: strconv.Itoa(want.index)})
+		}
+		set.Add(first, xmpp.El("", "last").Say(nameOf(items[n-1])))
+	}
+	if whole || want.max == 0 {
+		set.Add(xmpp.El("", "count").Say(strconv.Itoa(shown)))
+	}
+	return append(items, set), nil
 }
 
 // maxNamed bounds the owners and publishers that the metadata of a node name, in bytes. chosen: with all else it stays below maxAnswer.

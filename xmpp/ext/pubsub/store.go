@@ -61,6 +61,15 @@ type Standing struct {
 type Found struct {
 	Node     Node
 	Standing Standing
+	Owners   []jid.JID // of a page, where the access model asks for their rosters
+}
+
+// NodeQuery says which nodes of a service are wanted: those between After and Before in the order of creation, up to Max from the beginning, or with Last
+// from the end backwards.
+type NodeQuery struct {
+	After, Before string // names of nodes
+	Last          bool
+	Max           int
 }
 
 // Item is a published item.
@@ -121,6 +130,8 @@ type NodeStore interface {
 	PubSubNode(ctx context.Context, service jid.JID, name string, peer jid.JID) (Node, Standing, error)
 	// PubSubNodes returns the nodes of a service in the order of creation, each with the standing of peer.
 	PubSubNodes(ctx context.Context, service, peer jid.JID) ([]Found, error)
+	// PubSubNodePage returns some of them, each with its owners too; the last one comes first with Last. ErrNoNode when After or Before is not there.
+	PubSubNodePage(ctx context.Context, service, peer jid.JID, q NodeQuery) ([]Found, error)
 	// CreatePubSubNode makes a node with its owner, the Creator. ErrExists, ErrMaxNodes, ErrFull, ErrAccount.
 	CreatePubSubNode(ctx context.Context, service jid.JID, n Node) error
 	// ConfigurePubSubNode replaces the configuration, and removes the oldest items beyond keep. ErrNoNode, ErrFull.
