@@ -29,6 +29,8 @@ type engine struct {
 	// lockAccount finds the id of an account ($1 domain, $2 localpart) and keeps other processes from changing the account's rows until the
 	// transaction ends.
 	lockAccount string
+	// nodesBetween is the condition that a node n is of the service $1 and was created between the nodes with the ids $3 and $4.
+	nodesBetween string
 	// usePeer and useResource stand behind a mention of archive_entry where its index of peers, or of their resources, is to be used.
 	usePeer, useResource string
 	// removeUnsent deletes the rows of outgoing whose ids are in a JSON array ($1): any number of them with one statement.

@@ -10,6 +10,7 @@ import (
 
 	"balcony/xmpp"
 	"balcony/xmpp/ext/mam"
+	"balcony/xmpp/ext/pubsub"
 	"balcony/xmpp/ext/upload"
 
 	"mellium.im/xmpp/jid"
@@ -25,14 +26,15 @@ type planned struct {
 	owner         string   // the indexes that must be used: for nobody in particular,
 	peer          string   // a bare JID,
 	resource      string   // a full one,
-	files         string   // and for uploads
+	files         string   // for uploads,
+	nodes         string   // and for the nodes of a service
 }
 
 var plannedOn = []planned{
 	{"SQLite", "EXPLAIN QUERY PLAN ", "EXPLAIN QUERY PLAN ", sqliteFile, "", []string{"TEMP B-TREE", "SCAN e", "SCAN m", "SCAN account"}, "PRIMARY KEY", "INDEX archive_entry_peer",
-		"INDEX archive_entry_resource", "USING COVERING INDEX upload_account"},
+		"INDEX archive_entry_resource", "USING COVERING INDEX upload_account", "INDEX pubsub_node_order (service=? AND id>? AND id<?)"},
 	{"PostgreSQL", "EXPLAIN ", "EXPLAIN (ANALYZE, COSTS OFF, BUFFERS) ", postgres, "ANALYZE", []string{"Sort", "Seq Scan on archive_entry", "Seq Scan on message"}, "archive_entry_pkey", "archive_entry_peer",
-		"archive_entry_resource", "using upload_account"},
+		"archive_entry_resource", "using upload_account", "using pubsub_node_order"},
 }
 
 // plan is the plan of a page, as the database prints it.
@@ -133,6 +135,22 @@ func TestPlans(t *testing.T) {
 			}
 			if c.analyze != "" {
 				must(t, db.write(ctx, func(q queries) error { _, err := q.exec(c.analyze); return err }))
+			}
+			// A page of a service's nodes reads those alone, wherever they lie among the nodes of accounts.
+			service := jid.MustParse("pubsub.localhost")
+			for i := range 600 {
+				of := jid.MustParse(fmt.Sprintf("a%d@localhost", i%20))
+				if i%10 == 0 {
+					of = service
+				}
+				must(t, db.CreatePubSubNode(ctx, of, pubsub.Node{Name: fmt.Sprint("n", i), Creator: romeo, Created: time.Now()}))
+			}
+			if c.analyze != "" {
+				must(t, db.write(ctx, func(q queries) error { _, err := q.exec(c.analyze); return err }))
+			}
+			nodes := []any{nameDigest(service.String()), nameDigest(romeo.String()), 0, int64(1 << 62), 2}
+			for _, back := range []bool{false, true} {
+				check("nodes", db.e.nodePageText(back), nodes, c.nodes, "TEMP B-TREE", "SCAN n", "SCAN a", "Sort", "Seq Scan on pubsub_node", "Seq Scan on pubsub_affiliation")
 			}
 			args := []any{time.Now().UnixMicro(), 0, romeo.Domainpart(), romeo.Localpart(), int64(10), retryFiles}
 			check("usage", "SELECT "+usageOf, args[:4], c.files, "SCAN e", "SCAN t", "Seq Scan on upload ")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"balcony/xmpp/auth"
@@ -110,6 +111,67 @@ func (db *DB) PubSubNodes(ctx context.Context, service, peer jid.JID) (all []pub
 	return all, nil
 }
 
+// nodePageText is the text of a page of nodes, with back of one from the last node backwards. No bare JID has a space.
+func (e *engine) nodePageText(back bool) string {
+	order := "n.service, n.id"
+	if back {
+		order = "n.service DESC, n.id DESC"
+	}
+	return `SELECT coalesce((SELECT string_agg(a.jid, ' ') FROM pubsub_affiliation a WHERE a.node_id = n.id AND a.affiliation = 5), ''),
+		n.name, n.config, n.creator, n.created, n.items,
+		coalesce((SELECT a.affiliation FROM pubsub_affiliation a WHERE a.node_id = n.id AND a.digest = $2), 0),
+		coalesce((SELECT max(s.state) FROM pubsub_subscription s WHERE s.node_id = n.id AND s.bare = $2), 0)
+		FROM pubsub_node n WHERE ` + e.nodesBetween + " ORDER BY " + order + " LIMIT $5"
+}
+
+// PubSubNodePage returns some nodes of a service.
+func (db *DB) PubSubNodePage(ctx context.Context, service, peer jid.JID, want pubsub.NodeQuery) (page []pubsub.Found, err error) {
+	of, gone := nameDigest(service.String()), false
+	err = db.read(ctx, "PubSubNodePage", func(q queries) error {
+		page, gone = nil, false
+		low, high := int64(-1), int64(1<<62)
+		for _, edge := range []struct {
+			name string
+			at   *int64
+		}{{want.After, &low}, {want.Before, &high}} {
+			if edge.name == "" {
+				continue
+			}
+			found, err := q.row("SELECT id FROM pubsub_node WHERE service = $1 AND digest = $2", []any{of, nameDigest(edge.name)}, edge.at)
+			if err != nil {
+				return err
+			}
+			gone = gone || !found
+		}
+		if gone {
+			return nil
+		}
+		return q.rows(db.e.nodePageText(want.Last), []any{of, nameDigest(peer.Bare().String()), low, high, want.Max}, func(scan func(...any) error) error {
+			var owners string
+			var r nodeRow
+			if err := scan(append([]any{&owners}, r.dest()...)...); err != nil {
+				return err
+			}
+			f, err := r.found()
+			if a := f.Node.Config.Access; a == pubsub.Presence || a == pubsub.Roster {
+				for name := range strings.FieldsSeq(owners) {
+					owner, e := storedJID(name)
+					f.Owners, err = append(f.Owners, owner), errors.Join(err, e)
+				}
+			}
+			page = append(page, f)
+			return err
+		})
+	})
+	if err == nil && gone {
+		err = pubsub.ErrNoNode
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nodes of %s: %w", service, err)
+	}
+	return page, nil
+}
+
 // CreatePubSubNode makes a node with its owner.
 func (db *DB) CreatePubSubNode(ctx context.Context, service jid.JID, n pubsub.Node) error {
 	config, err := json.Marshal(n.Config)
@@ -149,7 +211,10 @@ func (db *DB) CreatePubSubNode(ctx context.Context, service jid.JID, n pubsub.No
 			}
 		}
 		if nodes >= limit || own >= db.limits.PubSubNodes {
-			return refuse(pubsub.ErrFull)
+			return refuse(pubsub.ErrMaxNodes)
+		}
+		if err := db.nodeHasRoom(q, service, nodeTotals{config: int64(len(config)), account: account != nil}); err != nil {
+			return err
 		}
 		if _, err := q.row(`INSERT INTO pubsub_node (account_id, service, digest, name, config, creator, created) VALUES ($1, $2, $3, $4, $5, $6, $7)
 			RETURNING id`, []any{account, of, nameDigest(n.Name), n.Name, config, owner, n.Created.UnixMicro()}, &id); err != nil {
@@ -167,6 +232,7 @@ func (db *DB) CreatePubSubNode(ctx context.Context, service jid.JID, n pubsub.No
 // nodeTotals is the row of a node while its items change.
 type nodeTotals struct {
 	id, sequence, items, bytes int64
+	config                     int64 // bytes
 	account                    bool
 }
 
@@ -175,8 +241,8 @@ type nodeTotals struct {
 func lockNode(q queries, service jid.JID, name string) (t nodeTotals, err error) {
 	var account *int64
 	found, err := q.row(`UPDATE pubsub_node SET sequence = sequence + 1 WHERE service = $1 AND digest = $2
-		RETURNING id, sequence, items, bytes, account_id`, []any{nameDigest(service.String()), nameDigest(name)},
-		&t.id, &t.sequence, &t.items, &t.bytes, &account)
+		RETURNING id, sequence, items, bytes, length(config), account_id`, []any{nameDigest(service.String()), nameDigest(name)},
+		&t.id, &t.sequence, &t.items, &t.bytes, &t.config, &account)
 	if err == nil && !found {
 		err = refuse(pubsub.ErrNoNode)
 	}
@@ -251,17 +317,31 @@ func (db *DB) ConfigurePubSubNode(ctx context.Context, service jid.JID, name str
 			if err != nil {
 				return err
 			}
-			if _, err := q.exec("UPDATE pubsub_node SET config = $2 WHERE id = $1", t.id, config); err != nil {
+			var stored []byte
+			var was pubsub.Config
+			if _, err := q.row("SELECT config FROM pubsub_node WHERE id = $1", []any{t.id}, &stored); err != nil {
 				return err
 			}
-			old, err := t.oldest(q, t.items-int64(keep), []byte{})
-			if err == nil {
-				err = t.drop(q, old, []byte{})
+			if err := json.Unmarshal(stored, &was); err != nil {
+				return fmt.Errorf("stored configuration: %w", err)
 			}
+			old, err := t.oldest(q, t.items-int64(keep), []byte{})
 			if err != nil {
 				return err
 			}
 			t.without(old...)
+			t.config = int64(len(config))
+			if c.Texts() > was.Texts() { // what is only put right must not fail for want of room
+				if err := db.nodeHasRoom(q, service, t); err != nil {
+					return err
+				}
+			}
+			if _, err := q.exec("UPDATE pubsub_node SET config = $2 WHERE id = $1", t.id, config); err != nil {
+				return err
+			}
+			if err := t.drop(q, old, []byte{}); err != nil {
+				return err
+			}
 			removed = ids(old)
 			return t.save(q)
 		})
@@ -299,7 +379,6 @@ func (db *DB) PublishPubSubItem(ctx context.Context, service jid.JID, name strin
 		publisher = it.Publisher.Bare().String()
 		by = nameDigest(publisher)
 	}
-	keep = min(keep, db.limits.PubSubItems)
 	err = db.writer.do(ctx, int(size), func(q queries) error {
 		removed = nil
 		t, err := lockNode(q, service, name)
@@ -324,9 +403,12 @@ func (db *DB) PublishPubSubItem(ctx context.Context, service jid.JID, name strin
 				return err
 			}
 		}
-		over := t.items + 1 - int64(keep)
+		over := t.items + 1 - int64(min(keep, db.limits.PubSubItems))
 		if reject && !found && over > expired {
 			return refuse(pubsub.ErrNodeFull)
+		}
+		if reject {
+			over = 0 // nothing goes before its time, even where the limit is lower than it was
 		}
 		old, err := t.oldest(q, max(expired, over), digest)
 		if err != nil {
@@ -358,12 +440,13 @@ func (db *DB) PublishPubSubItem(ctx context.Context, service jid.JID, name strin
 	return removed, nil
 }
 
-// nodeHasRoom holds the bounds: all nodes of an account together, each node of a service alone.
+// nodeHasRoom holds the bound in bytes: all nodes of an account together, each node of a service alone, with their
+// configurations.
 func (db *DB) nodeHasRoom(q queries, service jid.JID, t nodeTotals) error {
-	total := t.bytes
+	total := t.bytes + t.config
 	if t.account {
 		var others int64
-		if _, err := q.row("SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM pubsub_node WHERE service = $1 AND id <> $2",
+		if _, err := q.row("SELECT CAST(coalesce(sum(bytes + length(config)), 0) AS BIGINT) FROM pubsub_node WHERE service = $1 AND id <> $2",
 			[]any{nameDigest(service.String()), t.id}, &others); err != nil {
 			return err
 		}

@@ -28,6 +28,7 @@ func openSQLite(ctx context.Context, path, dataDir string) (*engine, error) {
 	e := &engine{
 		name:         "sqlite",
 		begin:        "BEGIN IMMEDIATE",
+		nodesBetween: "n.service = $1 AND n.id > $3 AND n.id < $4",
 		lockAccount:  "SELECT id FROM account WHERE domain = $1 AND localpart = $2", // the transaction is the only one that writes
 		usePeer:      " INDEXED BY archive_entry_peer",                              // without statistics it takes the primary key, which may pass a whole archive for one contact
 		removeUnsent: "DELETE FROM outgoing WHERE id IN (SELECT value FROM json_each($1))",

@@ -57,7 +57,7 @@ type Limits struct {
 	PubSubNodes            int // nodes of an account, and nodes of a service that one account owns (XEP-0060)
 	PubSubServiceNodes     int // nodes of a service
 	PubSubItems            int // items of a node
-	PubSubBytes            int // size of the items of all nodes of an account, and of one node of a service
+	PubSubBytes            int // size of all nodes of an account, with items and configurations, and of one node of a service
 	PubSubAffiliations     int // affiliations at a node
 	PubSubSubscriptions    int // subscriptions to a node
 	PubSubOwnSubscriptions int // subscriptions of one account to a node, with its resources

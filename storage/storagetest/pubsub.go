@@ -3,6 +3,7 @@ package storagetest
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,56 @@ func testPubSubNodes(t *testing.T, db *storage.DB) {
 	p, err := db.PubSubItems(ctx, j, "a", pubsub.Query{Max: 10})
 	must(t, err)
 	equal(t, "items of no node", p, pubsub.Page{})
+}
+
+// testPubSubNodePage: nodes come in the order of creation, whatever else was created between them, with the owners where rosters count.
+func testPubSubNodePage(t *testing.T, db *storage.DB) {
+	ctx := withLimit(t)
+	j, other := account(t, db), account(t, db)
+	service := jid.MustParse("pubsub.pages.example")
+	for i, name := range []string{"c", "a", "b", "d"} {
+		n := node([]jid.JID{j, other}[i%2], name)
+		if name == "b" {
+			n.Config.Access = pubsub.Open
+		}
+		must(t, db.CreatePubSubNode(ctx, service, n))
+		must(t, db.CreatePubSubNode(ctx, j, n))
+	}
+	must(t, db.SetPubSubAffiliation(ctx, service, "a", j, pubsub.Owner))
+	must(t, db.SetPubSubAffiliation(ctx, service, "a", jid.MustParse("m@x.example"), pubsub.Member))
+	for _, tt := range []struct {
+		q    pubsub.NodeQuery
+		want string
+	}{
+		{pubsub.NodeQuery{Max: 10}, "c a b d"},
+		{pubsub.NodeQuery{Max: 2}, "c a"},
+		{pubsub.NodeQuery{Max: 2, After: "a"}, "b d"},
+		{pubsub.NodeQuery{Max: 2, After: "d"}, ""},
+		{pubsub.NodeQuery{Max: 2, Last: true}, "d b"},
+		{pubsub.NodeQuery{Max: 2, Last: true, Before: "b"}, "a c"},
+		{pubsub.NodeQuery{Max: 2, Last: true, Before: "d", After: "a"}, "b"},
+	} {
+		page, err := db.PubSubNodePage(ctx, service, other, tt.q)
+		must(t, err)
+		var names []string
+		for _, f := range page {
+			names = append(names, f.Node.Name)
+			want, _, err := db.PubSubNode(ctx, service, f.Node.Name, other)
+			must(t, err)
+			equal(t, "node", f.Node, want)
+			owners := map[string]int{"a": 2, "b": 0, "c": 1, "d": 1}[f.Node.Name]
+			equal(t, "owners of "+f.Node.Name, len(f.Owners), owners)
+			if f.Node.Name == "a" {
+				equal(t, "standing", f.Standing.Affiliation, pubsub.Owner)
+			}
+		}
+		equal(t, fmt.Sprintf("%+v", tt.q), strings.Join(names, " "), tt.want)
+	}
+	_, err := db.PubSubNodePage(ctx, service, other, pubsub.NodeQuery{Max: 2, After: "none"})
+	wantErr(t, err, pubsub.ErrNoNode)
+	page, err := db.PubSubNodePage(ctx, jid.MustParse("none.pages.example"), other, pubsub.NodeQuery{Max: 2})
+	must(t, err)
+	equal(t, "nodes of no service", len(page), 0)
 }
 
 func testPubSubItems(t *testing.T, db *storage.DB) {
@@ -211,6 +262,9 @@ func testPubSubItemModel(t *testing.T, db *storage.DB) {
 				}
 				continue
 			}
+			if reject {
+				over = 0
+			}
 			if err != nil || strings.Join(removed, " ") != strings.Join(left[:over], " ") {
 				r.Fatalf("publish %s to %v, keep %d: removed %v, %v", id, model, keep, removed, err)
 			}
@@ -322,30 +376,28 @@ func testPubSubBounds(t *testing.T, db *storage.DB) {
 		must(t, create(j, j, i))
 		must(t, create(service, j, i))
 	}
-	wantErr(t, create(j, j, 100), pubsub.ErrFull)
-	wantErr(t, create(service, j, 100), pubsub.ErrFull) // of this owner
+	wantErr(t, create(j, j, 100), pubsub.ErrMaxNodes)
+	wantErr(t, create(service, j, 100), pubsub.ErrMaxNodes) // of this owner
 	for i := Limits.PubSubNodes; i < Limits.PubSubServiceNodes; i++ {
 		must(t, create(service, other, i))
 	}
-	wantErr(t, create(service, other, 100), pubsub.ErrFull)
+	wantErr(t, create(service, other, 100), pubsub.ErrMaxNodes)
 
-	publish := func(of jid.JID, name, id string, size int, reject bool) ([]string, error) {
-		return db.PublishPubSubItem(ctx, of, name, pubsub.Item{ID: id, Published: when, Payload: []byte(strings.Repeat("x", size))}, 1000, reject, time.Time{})
-	}
 	put := func(of jid.JID, name, id string, size int) error {
-		_, err := publish(of, name, id, size, false)
+		_, err := db.PublishPubSubItem(ctx, of, name, pubsub.Item{ID: id, Published: when, Payload: []byte(strings.Repeat("x", size))}, 1000, false, time.Time{})
 		return err
 	}
 	for i := range Limits.PubSubItems {
 		must(t, put(service, "n0", fmt.Sprint("i", i), 1))
 	}
-	// XEP-0060 §7.1.2: the server's maximum counts like the node's.
-	_, err := publish(service, "n0", "more", 1, true)
+	// XEP-0060 §7.1.2.5 and §7.1.3.4: the bound of the server is the maximum of a node that has no lower one.
+	more := pubsub.Item{ID: "more", Published: when}
+	_, err := db.PublishPubSubItem(ctx, service, "n0", more, 1000, true, time.Time{})
 	wantErr(t, err, pubsub.ErrNodeFull)
-	must(t, put(service, "n0", "i3", 1))
-	removed, err := publish(service, "n0", "more", 1, false)
+	removed, err := db.PublishPubSubItem(ctx, service, "n0", more, 1000, false, time.Time{})
 	must(t, err)
-	equal(t, "removed", removed, []string{"i0"})
+	equal(t, "removed at the bound", removed, []string{"i0"})
+	must(t, put(service, "n0", "i3", 1))
 	// Of an account all nodes count together, of a service each alone.
 	must(t, put(j, "n0", "a", Limits.PubSubBytes/2))
 	wantErr(t, put(j, "n1", "a", Limits.PubSubBytes/2), pubsub.ErrFull)
@@ -356,6 +408,31 @@ func testPubSubBounds(t *testing.T, db *storage.DB) {
 	equal(t, "items after a refusal", len(p.Items[0].Payload), Limits.PubSubBytes/2)
 	must(t, put(service, "n1", "a", Limits.PubSubBytes/2))
 	must(t, put(service, "n2", "a", Limits.PubSubBytes/2+1000))
+
+	// So do their configurations.
+	large := func(name string, size int) pubsub.Node {
+		n := node(other, name)
+		n.Config.Description = strings.Repeat("d", size)
+		return n
+	}
+	must(t, db.CreatePubSubNode(ctx, other, large("a", Limits.PubSubBytes/3)))
+	must(t, db.CreatePubSubNode(ctx, other, large("b", Limits.PubSubBytes/3)))
+	wantErr(t, db.CreatePubSubNode(ctx, other, large("c", Limits.PubSubBytes/3)), pubsub.ErrFull)
+	wantErr(t, put(other, "a", "a", Limits.PubSubBytes/3), pubsub.ErrFull)
+	must(t, put(other, "a", "a", Limits.PubSubBytes/4))
+	_, err = db.ConfigurePubSubNode(ctx, other, "b", large("b", Limits.PubSubBytes/2).Config, 5)
+	wantErr(t, err, pubsub.ErrFull)
+	_, err = db.ConfigurePubSubNode(ctx, other, "b", large("b", 10).Config, 5)
+	must(t, err)
+	must(t, put(other, "a", "b", Limits.PubSubBytes/4))
+	// What is put right in a node is put right where there is no room, too.
+	filled := large("c", 10)
+	must(t, db.CreatePubSubNode(ctx, other, filled))
+	room := sort.Search(Limits.PubSubBytes, func(n int) bool { return put(other, "c", "a", n) != nil })
+	must(t, put(other, "c", "a", room-1))
+	filled.Config.Access = pubsub.Whitelist
+	_, err = db.ConfigurePubSubNode(ctx, other, "c", filled.Config, 5)
+	must(t, err)
 
 	for i := range Limits.PubSubAffiliations - 1 { // the owner is one
 		must(t, db.SetPubSubAffiliation(ctx, service, "n0", jid.MustParse(fmt.Sprintf("m%d@x.example", i)), pubsub.Member))

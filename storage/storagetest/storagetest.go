@@ -116,6 +116,7 @@ func Run(t *testing.T, open func(t *testing.T) *storage.DB) {
 		{"UploadTotals", testUploadTotals},
 		{"UploadsThatMakeRoom", testUploadsKept},
 		{"PubSubNodes", testPubSubNodes},
+		{"PubSubNodePage", testPubSubNodePage},
 		{"PubSubItems", testPubSubItems},
 		{"PubSubItemModel", testPubSubItemModel},
 		{"PubSubMembers", testPubSubMembers},

@@ -352,9 +352,9 @@ type Limits struct {
 	PubSubNodes Count `toml:"pubsub_nodes"`
 	// Nodes of one pubsub service.
 	PubSubServiceNodes Count `toml:"pubsub_service_nodes"`
-	// Items of one node.
+	// Items of one node. One more takes the place of the oldest, unless the node rejects it (pubsub#publish_node_full).
 	PubSubItems Count `toml:"pubsub_items"`
-	// The size of the items of all nodes of one account, and of one node of a service.
+	// The size of all nodes of one account with their items and configurations, and of one node of a service.
 	PubSubBytes Bytes `toml:"pubsub_bytes"`
 	// Affiliations at one node.
 	PubSubAffiliations Count `toml:"pubsub_affiliations"`

@@ -280,6 +280,6 @@ func (i *importer) published1(start xml.StartElement, account jid.JID, name stri
 		}
 		it.Payload = child.AppendTo(nil, "-") // no namespace has that name, so it declares its own
 	}
-	_, err = i.t.PublishPubSubItem(i.ctx, account, name, it, allItems, false, time.Time{})
+	_, err = i.t.PublishPubSubItem(i.ctx, account, name, it, allItems, true, time.Time{}) // an import drops nothing
 	return err
 }

@@ -63,7 +63,7 @@ const (
 	Reject        NodeFull = "reject"
 )
 
-// MaxItems is the value "max" of Config.MaxItems: as many as the server keeps.
+// MaxItems is the value "max" of Config.MaxItems: as many as the server keeps. What happens to one more is what NodeFull says.
 const MaxItems = -1
 
 // Config is the configuration of a node: XEP-0060 §16.4.4. It is stored as JSON.
@@ -82,7 +82,7 @@ type Config struct {
 	MaxPayload   int          `json:"max_payload_size,omitempty"` // bytes; 0 is the server's bound
 	Persist      bool         `json:"persist_items"`
 	NodeFull     NodeFull     `json:"publish_node_full"`
-	ItemReply    string       `json:"itemreply,omitempty"` // "publisher": items say who published them; else replies go to the node's address, which is its owner's
+	ItemReply    string       `json:"itemreply,omitempty"` // "publisher": items say who published them; else a reply is for the owners, whom disco#info names
 
 	SendLast      SendLast `json:"send_last_published_item"`
 	Deliver       bool     `json:"deliver_notifications"`
@@ -95,6 +95,20 @@ type Config struct {
 	Subscribe     bool     `json:"subscribe"`
 	Notification  string   `json:"notification_type"` // normal or headline
 }
+
+// Texts is how many bytes the owner has written into the configuration, beside what is chosen from lists.
+func (c *Config) Texts() int {
+	n := len(c.Title) + len(c.Description) + len(c.Type) + len(c.Language)
+	for _, list := range [...][]string{c.Contact, c.Groups} {
+		for _, s := range list {
+			n += len(s) + 16 // chosen: about what its place in the list takes
+		}
+	}
+	return n
+}
+
+// maxTexts bounds them. chosen: long texts and 64 contacts and groups of usual length; an account's nodes are looked through at the login of each contact.
+const maxTexts = 8 << 10
 
 // serviceConfig is the default of a pubsub service: XEP-0060 §4.5 and §16.4.4.
 func serviceConfig() Config {
@@ -219,7 +233,8 @@ var configFields = []configField{
 		}},
 	boolField("persist_items", "Whether to persist items to storage", func(c *Config) *bool { return &c.Persist }),
 	listField("publish_node_full", "What to do when an item is published to a full node", func(c *Config) *NodeFull { return &c.NodeFull }, RetractOldest, DiscardOldest, Reject),
-	listField("itemreply", "Whether items say who published them", func(c *Config) *string { return &c.ItemReply }, "none", "owner", "publisher"),
+	// XEP-0060 §12.17: owner is kept as it was set; the 'publisher' attribute stays that of who published.
+	listField("itemreply", "Whether owners or publisher should receive replies to items", func(c *Config) *string { return &c.ItemReply }, "none", "owner", "publisher"),
 	listField("send_last_published_item", "When to send the last published item", func(c *Config) *SendLast { return &c.SendLast }, Never, OnSub, OnSubAndPresence),
 	boolField("deliver_notifications", "Whether to deliver event notifications", func(c *Config) *bool { return &c.Deliver }),
 	boolField("deliver_payloads", "Whether to deliver payloads with event notifications", func(c *Config) *bool { return &c.Payloads }),
@@ -344,60 +359,43 @@ func (c *Config) result() *xmpp.Element {
 	return x
 }
 
-// maxConfig bounds the texts of a configuration together: they are read whole where nodes are listed. chosen: title, description and some dozen groups
-// and contacts.
-const maxConfig = 16 << 10
-
-// size is about the bytes of its texts.
-func (c *Config) size() int {
-	size := len(c.Title) + len(c.Description) + len(c.Type) + len(c.Language)
-	for _, list := range [][]string{c.Contact, c.Groups} {
-		for _, s := range list {
-			size += len(s) + 16
-		}
-	}
-	return size
-}
-
-// apply sets the field. A configuration that was larger before may become smaller.
-func (f *configField) apply(c *Config, v []string) error {
-	before := c.size()
-	if err := f.set(c, v); err != nil {
-		return err
-	}
-	if now := c.size(); now > maxConfig && now > before {
-		return errFieldValue
-	}
-	return nil
-}
-
 // submit applies a submitted configuration form. Fields that are not known are left alone, as XEP-0060 §8.2 leaves to the service: clients send
 // what other servers know.
 func (c *Config) submit(f form) error {
+	before := c.Texts()
 	for _, fd := range f.fields {
 		known := configIndex[fd.name]
 		if known == nil {
 			continue
 		}
-		if err := known.apply(c, fd.values); err != nil {
+		if err := known.set(c, fd.values); err != nil {
 			return err
 		}
+	}
+	return c.fits(before)
+}
+
+// fits bounds a configuration as a whole. One that was larger before may stay so.
+func (c *Config) fits(before int) error {
+	if n := c.Texts(); n > maxTexts && n > before {
+		return errFieldValue
 	}
 	return nil
 }
 
 // apply sets the fields of publish-options, of which each must be known: XEP-0060 §7.1.5.
 func (c *Config) apply(f form) error {
+	before := c.Texts()
 	for _, fd := range f.fields {
 		known := configIndex[fd.name]
 		if known == nil {
 			return errUnknownField
 		}
-		if err := known.apply(c, fd.values); err != nil {
+		if err := known.set(c, fd.values); err != nil {
 			return err
 		}
 	}
-	return nil
+	return c.fits(before)
 }
 
 // meets reports whether the configuration is what publish-options ask for: XEP-0060 §7.1.5. A node that keeps more items than were asked for

@@ -82,6 +82,7 @@ func TestConfigurationValues(t *testing.T) {
 		{"send_last_published_item", "on_sub_and_presence", true}, {"send_last_published_item", "always", false},
 		{"node_type", "leaf", true}, {"node_type", "collection", false},
 		{"purge_offline", "false", true}, {"purge_offline", "1", false}, {"tempsub", "0", true},
+		{"itemreply", "owner", true}, {"itemreply", "publisher", true}, {"itemreply", "none", true}, {"itemreply", "room", false}, // XEP-0060 §12.17, §16.4.4
 		{"contact", "a@b", true}, {"contact", "@", false},
 		{"notification_type", "headline", true}, {"notification_type", "chat", false},
 		{"title", strings.Repeat("t", maxText), true}, {"title", strings.Repeat("t", maxText+1), false},
@@ -91,6 +92,32 @@ func TestConfigurationValues(t *testing.T) {
 		if err := c.submit(formOf(t, formConfig, "pubsub#"+tt.name, tt.value)); (err == nil) != tt.ok {
 			t.Errorf("%s = %.20q: %v", tt.name, tt.value, err)
 		}
+	}
+	// What its owner writes is bounded as a whole, whatever the field.
+	half := strings.Repeat("|"+strings.Repeat("g", 1000), 5)[1:]
+	contacts := strings.ReplaceAll(half, "g|", "@x|") + "@x"
+	for _, tt := range []struct {
+		fields []string
+		ok     bool
+	}{
+		{[]string{"pubsub#roster_groups_allowed", half}, true},
+		{[]string{"pubsub#contact", contacts}, true},
+		{[]string{"pubsub#roster_groups_allowed", half, "pubsub#contact", contacts}, false},
+		{[]string{"pubsub#roster_groups_allowed", half, "pubsub#title", half[:1000], "pubsub#description", half[:1000], "pubsub#type", half[:1000], "pubsub#language", half[:1000]}, false},
+	} {
+		c := pepConfig()
+		if err := c.submit(formOf(t, formConfig, tt.fields...)); (err == nil) != tt.ok {
+			t.Errorf("a configuration of %d bytes: %v", c.Texts(), err)
+		}
+		c = pepConfig()
+		if err := c.apply(formOf(t, formOptions, tt.fields...)); (err == nil) != tt.ok {
+			t.Errorf("options of %d bytes: %v", c.Texts(), err)
+		}
+	}
+	large := pepConfig()
+	large.Groups = []string{strings.Repeat("g", 10_000)} // from before there was a bound
+	if err := large.submit(formOf(t, formConfig, "pubsub#max_items", "2")); err != nil {
+		t.Errorf("another field of a large configuration: %v", err)
 	}
 	c := pepConfig()
 	if err := c.submit(formOf(t, formConfig, "pubsub#unknown", "x")); err != nil {
@@ -172,6 +199,9 @@ func TestProfiles(t *testing.T) {
 			continue
 		}
 		wrong := Config{Access: Authorize, MaxItems: 1, ItemExpire: 5}
+		if full := map[bool]NodeFull{true: Reject, false: RetractOldest}[tt.node == "urn:xmpp:bookmarks:1"]; c.NodeFull != full {
+			t.Errorf("%s: a full one does %s", tt.node, c.NodeFull)
+		}
 		if !p.repair(&wrong) || !wrong.Persist || wrong.ItemExpire != 0 || !wrong.Deliver || !wrong.Payloads || !wrong.keeps(tt.items) {
 			t.Errorf("%s is repaired to %+v", tt.node, wrong)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"balcony/xmpp"
@@ -48,12 +49,19 @@ func (m *Module) nodeInfo(ctx context.Context, at place, asker jid.JID, name str
 		return nil, false, err
 	}
 	var owners, publishers []string
+	size := 0
 	for _, a := range affiliates {
-		switch a.Affiliation {
-		case Owner:
-			owners = append(owners, a.JID.String())
-		case Publisher, PublishOnly:
-			publishers = append(publishers, a.JID.String())
+		if a.Affiliation < PublishOnly {
+			continue
+		}
+		who := a.JID.String()
+		if size += len(who) + len("<value></value>"); size > maxNamed {
+			break
+		}
+		if a.Affiliation == Owner {
+			owners = append(owners, who)
+		} else {
+			publishers = append(publishers, who)
 		}
 	}
 	number := 0
@@ -183,6 +191,13 @@ func (m *Module) serviceItems(ctx context.Context, s *xmpp.Stanza) (*xmpp.Elemen
 			return nil, err
 		}
 	}
+	if name == "" {
+		items, err := m.nodePage(ctx, m.placeOf(s.To), s.From, want)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		return xmpp.El(nsItems, "query").Add(items...), nil
+	}
 	items, ok, err := m.nodeItems(ctx, m.placeOf(s.To), s.From, name)
 	if err == nil && !ok {
 		err = xmpp.ErrItemNotFound
@@ -196,11 +211,103 @@ func (m *Module) serviceItems(ctx context.Context, s *xmpp.Stanza) (*xmpp.Elemen
 	return xmpp.El(nsItems, "query", "node", name).Add(items...), nil
 }
 
-// maxItems and maxItemsSize bound a list. chosen: a client shows fewer; clearly below the bound of a stanza, which ends the stream to another server.
 const (
-	maxItems     = 2000
-	maxItemsSize = 160 << 10
+	nodeBatch  = 100 // nodes that are read at once. chosen: a page of most clients, some milliseconds
+	maxCounted = 500 // nodes that are looked at where only their number is wanted, which may be approximate (XEP-0059 §2.7). chosen: the same
 )
+
+// nodePage is a page of the nodes of a service that who asks may see: XEP-0060 §5.2. Which these are says each node for itself, so it looks at nodes until
+// the page is full, and at no others; where it has not seen all there is no count (XEP-0059 §2.1).
+func (m *Module) nodePage(ctx context.Context, at place, asker jid.JID, want page) (items []*xmpp.Element, err error) {
+	for _, name := range []string{want.after, want.before} {
+		if name == "" {
+			continue
+		}
+		f, err := m.look(ctx, at, name, asker)
+		if err == nil && !f.shown() {
+			err = ErrNoNode // XEP-0059 §2.2
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if want.last || want.after != "" {
+		want.index = 0
+	}
+	admin := m.srv.IsAdmin(asker.Bare(), at.domain)
+	q := NodeQuery{After: want.after, Before: want.before, Last: want.last, Max: nodeBatch}
+	if want.max > 0 {
+		q.Max = min(nodeBatch, want.index+want.max+1)
+	}
+	looked, shown, size, all := 0, 0, 0, false
+	for full := false; !full && !all; {
+		batch, err := m.store.PubSubNodePage(ctx, at.jid, asker.Bare(), q)
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range batch {
+			f := found{Node: x.Node, Standing: x.Standing}
+			if admin {
+				f.Affiliation = Owner
+			}
+			if f.relation, err = m.relationTo(ctx, x.Owners, f, asker.Bare()); err != nil {
+				return nil, err
+			}
+			if looked++; !f.shown() {
+				continue
+			}
+			if shown++; want.max == 0 || shown <= want.index {
+				continue
+			}
+			el := xmpp.El("", "item", "jid", at.key, "node", f.Name, "name", f.Config.Title)
+			if size += len(el.AppendTo(nil, "")); len(items) == want.max || len(items) > 0 && size > maxAnswer {
+				full = true
+				break
+			}
+			items = append(items, el)
+		}
+		switch {
+		case full:
+		case len(batch) < q.Max:
+			all = true
+		case want.max == 0 && looked >= maxCounted:
+			full = true
+		case q.Last:
+			q.Before = batch[len(batch)-1].Node.Name
+		default:
+			q.After = batch[len(batch)-1].Node.Name
+		}
+		q.Max = min(2*q.Max, nodeBatch)
+	}
+	if want.last {
+		slices.Reverse(items)
+	}
+	whole := all && want.after == "" && want.before == ""
+	if !want.asked && whole {
+		return items, nil
+	}
+	set := xmpp.El(nsRSM, "set")
+	if n := len(items); n > 0 {
+		first := xmpp.El("", "first").Say(nameOf(items[0]))
+		switch {
+		case want.last && whole:
+			first.Attrs = append(first.Attrs, xmpp.Attr{Name: "index", Value: "0"})
+		case !want.last && want.after == "":
+			first.Attrs = append(first.Attrs, xmpp.Attr{Name: "index", Value: strconv.Itoa(want.index)})
+		}
+		set.Add(first, xmpp.El("", "last").Say(nameOf(items[n-1])))
+	}
+	if whole || want.max == 0 {
+		set.Add(xmpp.El("", "count").Say(strconv.Itoa(shown)))
+	}
+	return append(items, set), nil
+}
+
+// maxNamed bounds the owners and publishers that the metadata of a node name, in bytes. chosen: with all else it stays below maxAnswer.
+const maxNamed = 100 << 10
+
+// maxItems bounds a list, as maxAnswer does in bytes. chosen: a client shows fewer.
+const maxItems = 2000
 
 // page is the part of a list that is wanted: XEP-0059 §2.
 type page struct {
@@ -235,8 +342,11 @@ func readPage(set *xmpp.Element) (p page, err error) {
 	return p, nil
 }
 
-// nameOf is the name of what a list names: of a node, or of an item.
+// nameOf is the name of what a list names: of a node, of an item, or of who belongs to a node.
 func nameOf(e *xmpp.Element) string {
+	if e.Local != "item" {
+		return strings.TrimSpace(attr(e, "node") + " " + attr(e, "jid"))
+	}
 	if n, ok := lookup(e, "node"); ok {
 		return n
 	}
@@ -268,22 +378,8 @@ func portionOf(items []*xmpp.Element, p page) (list []*xmpp.Element, ok bool) {
 	} else {
 		high = min(high, low+p.max)
 	}
-	size := 0
-	for n := range high - low {
-		i := low + n
-		if p.last {
-			i = high - 1 - n
-		}
-		if size += len(items[i].AppendTo(nil, "")); size <= maxItemsSize || n == 0 {
-			continue
-		}
-		if p.last {
-			low = i + 1
-		} else {
-			high = i
-		}
-		break
-	}
+	from, to := within(items[low:high], p.last)
+	low, high = low+from, low+to
 	list = slices.Clone(items[low:high])
 	if !p.asked && len(list) == count {
 		return list, true
@@ -293,4 +389,47 @@ func portionOf(items []*xmpp.Element, p page) (list []*xmpp.Element, ok bool) {
 		set.Add(xmpp.El("", "first", "index", strconv.Itoa(low)).Say(nameOf(items[low])), xmpp.El("", "last").Say(nameOf(items[high-1])))
 	}
 	return append(list, set.Add(xmpp.El("", "count").Say(strconv.Itoa(count)))), true
+}
+
+// within is the part of a list that one answer takes, but at least one of it: from its beginning, or with last up to its end.
+func within(list []*xmpp.Element, last bool) (low, high int) {
+	size := 0
+	for n := range list {
+		i := n
+		if last {
+			i = len(list) - 1 - n
+		}
+		bare := *list[i]
+		bare.Raw = nil
+		if size += len(bare.AppendTo(nil, "")) + len(list[i].Raw) + len("</item>"); size <= maxAnswer || n == 0 {
+			continue
+		}
+		if last {
+			return i + 1, len(list)
+		}
+		return 0, i
+	}
+	return 0, len(list)
+}
+
+// portion answers with as much of a list as one answer takes, or with the page of it that is wanted, and a <set/> as XEP-0060 §6.5.4 has it for items.
+func (r *request) portion(list *xmpp.Element) (*xmpp.Element, error) {
+	want := page{max: maxItems}
+	if set := child(r.root, nsRSM, "set"); set != nil {
+		var err error
+		if want, err = readPage(set); err != nil {
+			return nil, err
+		}
+	}
+	all, ok := portionOf(list.Children, want)
+	if !ok {
+		return nil, xmpp.ErrItemNotFound // XEP-0059 §2.2
+	}
+	answer := xmpp.El(r.root.Space, "pubsub").Add(list)
+	if n := len(all); n > 0 && all[n-1].Space == nsRSM {
+		answer.Add(all[n-1])
+		all = all[:n-1]
+	}
+	list.Children = all
+	return answer, nil
 }

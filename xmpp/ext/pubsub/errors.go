@@ -70,6 +70,8 @@ func storeError(err error) error {
 		return xmpp.ErrConflict // XEP-0060 §8.1.1
 	case errors.Is(err, ErrNodeFull):
 		return errNodeFull
+	case errors.Is(err, ErrMaxNodes):
+		return errMaxNodes
 	case errors.Is(err, ErrFull):
 		return xmpp.ErrResourceConstraint
 	case errors.Is(err, ErrLast):

@@ -1,7 +1,6 @@
 package pubsub_test
 
 import (
-	"strings"
 	"testing"
 
 	"balcony/cmd/balcony/config"
@@ -22,34 +21,28 @@ func TestLimits(t *testing.T) {
 		"<error type='cancel' code='409'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><max-nodes-exceeded xmlns='http://jabber.org/protocol/pubsub#errors'/></error></iq>")
 	juliet.Send("<iq type='set' to='pubsub.localhost' id='3'>" + ns + "<publish node='a'><item id='1'><x xmlns='urn:x'/></item></publish></pubsub></iq>")
 	juliet.Expect("<iq type='result' from='pubsub.localhost' to='juliet@localhost/balcony' id='3'>" + ns + "<publish node='a'><item id='1'/></publish></pubsub></iq>")
-	// XEP-0060 §7.1.2: of a node that is full, by its own maximum or the service's, the oldest goes, or the new one is refused.
-	second := ns + "<publish node='a'><item id='2'><x xmlns='urn:x'/></item></publish></pubsub>"
-	juliet.Send("<iq type='set' to='pubsub.localhost' id='4'>" + second + "</iq>")
+	// §7.1.2.5: retract-oldest is the default, and the server's bound is the maximum.
+	juliet.Send("<iq type='set' to='pubsub.localhost' id='4'>" + ns + "<publish node='a'><item id='2'><x xmlns='urn:x'/></item></publish></pubsub></iq>")
 	juliet.Expect("<iq type='result' from='pubsub.localhost' to='juliet@localhost/balcony' id='4'>" + ns + "<publish node='a'><item id='2'/></publish></pubsub></iq>")
 	juliet.Send("<iq type='get' to='pubsub.localhost' id='4a'>" + ns + "<items node='a'/></pubsub></iq>")
 	juliet.Expect("<iq type='result' from='pubsub.localhost' to='juliet@localhost/balcony' id='4a'>" + ns + "<items node='a'><item id='2'><x xmlns='urn:x'/></item></items></pubsub></iq>")
+	// §7.1.3.4: a node that rejects.
 	juliet.Send("<iq type='set' to='pubsub.localhost' id='4b'><pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><configure node='a'><x xmlns='jabber:x:data' type='submit'>" +
-		"<field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#node_config</value></field><field var='pubsub#publish_node_full'><value>reject</value></field></x></configure></pubsub></iq>")
+		"<field var='pubsub#publish_node_full'><value>reject</value></field></x></configure></pubsub></iq>")
 	juliet.Expect("<iq type='result' from='pubsub.localhost' to='juliet@localhost/balcony' id='4b'/>")
 	third := ns + "<publish node='a'><item id='3'><x xmlns='urn:x'/></item></publish></pubsub>"
 	juliet.Send("<iq type='set' to='pubsub.localhost' id='4c'>" + third + "</iq>")
 	juliet.Expect("<iq type='error' from='pubsub.localhost' to='juliet@localhost/balcony' id='4c'>" + third +
 		"<error type='cancel' code='409'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><node-full xmlns='http://jabber.org/protocol/pubsub#errors'/></error></iq>")
-	// Bookmarks do not go by themselves.
-	bookmark := func(id, room string) string {
-		return "<iq type='set' id='" + id + "'>" + ns + "<publish node='urn:xmpp:bookmarks:1'><item id='" + room + "'><conference xmlns='urn:xmpp:bookmarks:1'/></item></publish></pubsub></iq>"
+	// A node that publishing would make (§7.1.4) is one too many as well.
+	auto := func(node string) string {
+		return ns + "<publish node='" + node + "'><item id='1'><x xmlns='urn:x'/></item></publish></pubsub>"
 	}
-	juliet.Send(bookmark("4d", "a@rooms.example"))
-	juliet.Expect("<iq type='result' from='juliet@localhost' to='juliet@localhost/balcony' id='4d'>" + ns + "<publish node='urn:xmpp:bookmarks:1'><item id='a@rooms.example'/></publish></pubsub></iq>")
-	juliet.Send(bookmark("4e", "b@rooms.example"))
-	if e := juliet.Read().String(); !strings.Contains(e, "<node-full") {
-		t.Errorf("one bookmark too many: %s", e)
-	}
-	// One node too many is the same error for who makes it by publishing.
-	juliet.Send("<iq type='set' id='4f'>" + ns + "<publish node='b'><item id='1'><x xmlns='urn:x'/></item></publish></pubsub></iq>")
-	if e := juliet.Read().String(); !strings.Contains(e, "<max-nodes-exceeded") {
-		t.Errorf("one node too many by publishing: %s", e)
-	}
+	juliet.Send("<iq type='set' id='auto1'>" + auto("a") + "</iq>")
+	juliet.Expect("<iq type='result' from='juliet@localhost' to='juliet@localhost/balcony' id='auto1'>" + ns + "<publish node='a'><item id='1'/></publish></pubsub></iq>")
+	juliet.Send("<iq type='set' id='auto2'>" + auto("b") + "</iq>")
+	juliet.Expect("<iq type='error' from='juliet@localhost' to='juliet@localhost/balcony' id='auto2'>" + auto("b") +
+		"<error type='cancel' code='409'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><max-nodes-exceeded xmlns='http://jabber.org/protocol/pubsub#errors'/></error></iq>")
 	romeo.Send("<iq type='set' to='pubsub.localhost' id='5'>" + ns + "<subscribe node='a' jid='romeo@localhost'/></pubsub></iq>")
 	romeo.Expect("<iq type='result' from='pubsub.localhost' to='romeo@localhost/orchard' id='5'>" + ns + "<subscription node='a' jid='romeo@localhost' subscription='subscribed'/></pubsub></iq>")
 	more := ns + "<subscribe node='a' jid='romeo@localhost/orchard'/></pubsub>"

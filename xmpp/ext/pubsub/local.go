@@ -67,7 +67,7 @@ func (m *Module) Put(ctx context.Context, account jid.JID, node, id string, payl
 			if open && profileOf(node).allows(Open) {
 				f.Config.Access = Open
 			}
-			err = m.make(ctx, at, f.Node)
+			err = m.store.CreatePubSubNode(ctx, at.jid, f.Node)
 		}
 		if err != nil {
 			return nil, err

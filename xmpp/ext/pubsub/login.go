@@ -218,15 +218,6 @@ func (m *Module) remotePresence(ctx context.Context, d *xmpp.Delivery) {
 // maxListings bounds what is remembered of accounts' nodes. chosen: the nodes of some 10,000 accounts.
 const maxListings = 16 << 20
 
-// listedSize is about what the nodes of an account take in memory.
-func listedSize(account string, nodes []Node) int {
-	size := 200 + len(account) // chosen: about what the entry itself takes
-	for _, n := range nodes {
-		size += 450 + len(n.Name) + n.Config.size()
-	}
-	return size
-}
-
 // listing are the nodes of an account, without items: at a login those of every contact are looked through, and most have none that is wanted.
 func (m *Module) listing(ctx context.Context, account jid.JID) ([]Node, error) {
 	key := account.String()
@@ -239,7 +230,7 @@ func (m *Module) listing(ctx context.Context, account jid.JID) ([]Node, error) {
 		return nil, err
 	}
 	for _, f := range all {
-		nodes = append(nodes, f.Node)
+		nodes = append(nodes, f.Node.listed())
 	}
 	m.listings.Put(key, nodes, listedSize(key, nodes), gen)
 	return nodes, nil

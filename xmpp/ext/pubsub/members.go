@@ -82,6 +82,22 @@ func (b *members) size(key string) int {
 	return size
 }
 
+// listed is a node without what its owner has written about it, which no login asks for.
+func (n Node) listed() Node {
+	c := &n.Config
+	c.Title, c.Description, c.Type, c.Language, c.Contact, c.Groups = "", "", "", "", nil, nil
+	return n
+}
+
+// listedSize is about what the nodes of an account take in memory.
+func listedSize(account string, nodes []Node) int {
+	size := 200 + len(account) // chosen: about what the entry itself takes
+	for i := range nodes {
+		size += 400 + len(nodes[i].Name) + nodes[i].Config.Texts()
+	}
+	return size
+}
+
 // membersKey names a node in the memory. No JID has a line break.
 func membersKey(service, node string) string { return service + "\n" + node }
 

@@ -36,20 +36,13 @@ func (m *Module) create(ctx context.Context, r *request) (*xmpp.Element, error) 
 			}
 		}
 	}
-	err := m.queues.do(ctx, r.at.key, func() (func(context.Context), error) { return nil, m.make(ctx, r.at, n) })
+	err := m.queues.do(ctx, r.at.key, func() (func(context.Context), error) {
+		return nil, m.store.CreatePubSubNode(ctx, r.at.jid, n)
+	})
 	if err != nil || !instant {
 		return nil, err
 	}
 	return xmpp.El(NS, "pubsub").Add(xmpp.El("", "create", "node", name)), nil
-}
-
-// make makes a node. The caller has the turn of the service.
-func (m *Module) make(ctx context.Context, at place, n Node) error {
-	err := m.store.CreatePubSubNode(ctx, at.jid, n)
-	if errors.Is(err, ErrFull) {
-		return errMaxNodes
-	}
-	return err
 }
 
 // submit applies a configuration form to a node: XEP-0060 §8.2.4.
@@ -224,7 +217,7 @@ func (m *Module) nodeAffiliations(ctx context.Context, r *request) (*xmpp.Elemen
 	for _, a := range all {
 		list.Add(affiliationElement(a))
 	}
-	return xmpp.El(NSOwner, "pubsub").Add(list), nil
+	return r.portion(list)
 }
 
 func affiliationElement(a Affiliate) *xmpp.Element {
@@ -368,7 +361,7 @@ func (m *Module) nodeSubscriptions(ctx context.Context, r *request) (*xmpp.Eleme
 	for _, s := range all {
 		list.Add(xmpp.El("", "subscription", "jid", s.JID.String(), "subscription", s.State.String()))
 	}
-	return xmpp.El(NSOwner, "pubsub").Add(list), nil
+	return r.portion(list)
 }
 
 // setSubscriptions: XEP-0060 §8.8.2.

@@ -29,7 +29,8 @@ type profile struct {
 	// items is how many items it is made for; MaxItems as many as there can be. It never keeps fewer.
 	items int
 	never bool // the last item is not sent by itself, unless the owner wants it
-	whole bool // what is published when it is full is refused, so that nothing goes by itself
+	// full is what happens to an item too many, "" where the owner decides: docs/decisions/0032-full-nodes.md.
+	full NodeFull
 }
 
 // profiles are the nodes whose wrong configuration breaks something: encryption, when contacts cannot read keys, or privacy, when bookmarks reach
@@ -41,7 +42,7 @@ var profiles = []profile{
 	{name: nodeAxolotlDevices, access: []AccessModel{Open}, items: 1},
 	{name: nodeAxolotlBundles, prefix: true, access: []AccessModel{Open}, items: 1},
 	// XEP-0402 §3.3, XEP-0490 §3.1 and XEP-0223 §2: nobody but the owner, and kept.
-	{name: nodeBookmarks, access: []AccessModel{Whitelist}, items: MaxItems, never: true, whole: true},
+	{name: nodeBookmarks, access: []AccessModel{Whitelist}, items: MaxItems, never: true, full: Reject},
 	{name: nodeOldBookmarks, access: []AccessModel{Whitelist}, items: 1},
 	{name: nodeDisplayed, access: []AccessModel{Whitelist}, items: MaxItems, never: true},
 	// XEP-0292 §4 with XEP-0222: world-readable, unless the owner wants it otherwise.
@@ -72,8 +73,8 @@ func fresh(name string) Config {
 		if p.never {
 			c.SendLast = Never
 		}
-		if p.whole {
-			c.NodeFull = Reject
+		if p.full != "" {
+			c.NodeFull = p.full
 		}
 	}
 	return c
@@ -95,6 +96,9 @@ func (p *profile) repair(c *Config) (changed bool) {
 	}
 	if c.ItemExpire != 0 {
 		c.ItemExpire, changed = 0, true
+	}
+	if p.full != "" && c.NodeFull != p.full {
+		c.NodeFull, changed = p.full, true
 	}
 	if !c.Deliver || !c.Payloads {
 		c.Deliver, c.Payloads, changed = true, true, true

@@ -97,7 +97,7 @@ func (m *Module) publish(ctx context.Context, r *request) (*xmpp.Element, error)
 			return nil, err
 		}
 		if create {
-			if err := m.make(ctx, r.at, f.Node); err != nil {
+			if err := m.store.CreatePubSubNode(ctx, r.at.jid, f.Node); err != nil {
 				return nil, err
 			}
 		}

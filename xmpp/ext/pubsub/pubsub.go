@@ -26,10 +26,18 @@ const (
 )
 
 const (
-	label      = "pubsub"  // of the service's domain
-	maxPayload = 240 << 10 // bytes of an item's payload. chosen: with its envelope, in which names may be long, it is below the bound of a stanza here and elsewhere
-	unbounded  = 1 << 30   // items: the bounds of the store count
-	maxName    = 1024      // bytes of the name of a node or an item. chosen: like a part of a JID, to which URIs and hashes come
+	label     = "pubsub" // of the service's domain
+	unbounded = 1 << 30  // items: the bounds of the store count
+	maxName   = 1024     // bytes of the name of a node or an item. chosen: like a part of a JID, to which URIs and hashes come
+)
+
+// What is sent must not be larger than a stanza may be that another server takes, which else ends the stream. chosen: 256 KiB, our own bound. The
+// envelope of what is listed, or of one item, are JIDs (RFC 7622 §3.1) and up to four names, each six times as long where all of it is escaped.
+const (
+	maxStanza   = 256 << 10
+	maxEnvelope = 40 << 10
+	maxAnswer   = maxStanza - maxEnvelope // bytes of what is listed
+	maxPayload  = maxAnswer               // bytes of an item's payload: what was published can be sent
 )
 
 // Relations tells how entities stand to accounts.
@@ -274,19 +282,19 @@ func (m *Module) handle(ctx context.Context, r *request, s *xmpp.Stanza) (*xmpp.
 		return nil, xmpp.ErrBadRequest
 	}
 	r.root = root
-	some := false
 	for _, c := range root.Children {
 		if c.Local == "" || c.Space != root.Space {
-			continue // white space, a <set/> (XEP-0059), or what this server does not know
+			continue // white space, or what goes with the use case: XEP-0059's <set/>, XEP-0413's <order/>
 		}
-		some = true
 		if h := handlers[[3]string{root.Space, s.Type, c.Local}]; h != nil {
 			r.el = c
 			return h(m, ctx, r)
 		}
 	}
-	if some {
-		return nil, xmpp.ErrFeatureNotImpl
+	for _, c := range root.Children {
+		if c.Local != "" && c.Space == root.Space {
+			return nil, xmpp.ErrFeatureNotImpl
+		}
 	}
 	return nil, xmpp.ErrBadRequest
 }

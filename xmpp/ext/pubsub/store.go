@@ -12,8 +12,9 @@ import (
 var (
 	ErrNoNode   = errors.New("no such node")
 	ErrExists   = errors.New("node exists")
-	ErrNodeFull = errors.New("node is full")                // a node that rejects (XEP-0060 §7.1.3.4) has its maximum of items
-	ErrFull     = errors.New("bound of the store reached")  // too many nodes, affiliations or subscriptions, or too many bytes
+	ErrNodeFull = errors.New("node is full")                // a node that rejects (XEP-0060 §7.1.3.4) has its maximum of items, or the store's
+	ErrMaxNodes = errors.New("too many nodes")              // of the service, or of the owner
+	ErrFull     = errors.New("bound of the store reached")  // too many affiliations or subscriptions, or too many bytes
 	ErrLast     = errors.New("a node must have an owner")   // XEP-0060 §8.9.2.4
 	ErrAccount  = errors.New("no account to hold the node") // it was deleted meanwhile
 )
@@ -60,6 +61,15 @@ type Standing struct {
 type Found struct {
 	Node     Node
 	Standing Standing
+	Owners   []jid.JID // of a page, where the access model asks for their rosters
+}
+
+// NodeQuery says which nodes of a service are wanted: those between After and Before in the order of creation, up to Max from the beginning, or with Last
+// from the end backwards.
+type NodeQuery struct {
+	After, Before string // names of nodes
+	Last          bool
+	Max           int
 }
 
 // Item is a published item.
@@ -120,9 +130,11 @@ type NodeStore interface {
 	PubSubNode(ctx context.Context, service jid.JID, name string, peer jid.JID) (Node, Standing, error)
 	// PubSubNodes returns the nodes of a service in the order of creation, each with the standing of peer.
 	PubSubNodes(ctx context.Context, service, peer jid.JID) ([]Found, error)
-	// CreatePubSubNode makes a node with its owner, the Creator. ErrExists, ErrFull, ErrAccount.
+	// PubSubNodePage returns some of them, each with its owners too; the last one comes first with Last. ErrNoNode when After or Before is not there.
+	PubSubNodePage(ctx context.Context, service, peer jid.JID, q NodeQuery) ([]Found, error)
+	// CreatePubSubNode makes a node with its owner, the Creator. ErrExists, ErrMaxNodes, ErrFull, ErrAccount.
 	CreatePubSubNode(ctx context.Context, service jid.JID, n Node) error
-	// ConfigurePubSubNode replaces the configuration, and removes the oldest items beyond keep. ErrNoNode.
+	// ConfigurePubSubNode replaces the configuration, and removes the oldest items beyond keep. ErrNoNode, ErrFull.
 	ConfigurePubSubNode(ctx context.Context, service jid.JID, name string, c Config, keep int) (removed []string, err error)
 	// DeletePubSubNode removes a node and everything of it. ErrNoNode.
 	DeletePubSubNode(ctx context.Context, service jid.JID, name string) error
@@ -130,8 +142,8 @@ type NodeStore interface {
 
 // ItemStore keeps items.
 type ItemStore interface {
-	// PublishPubSubItem stores an item as the newest one, replacing one with its id. Beyond keep items the oldest go, or with reject a new one is
-	// refused with ErrNodeFull; items published before since go as well. ErrNoNode, ErrFull.
+	// PublishPubSubItem stores an item as the newest one, replacing one with its id. Beyond keep items, and beyond the bound of the store, the oldest
+	// go, or with reject a new one is refused with ErrNodeFull; items published before since go as well. ErrNoNode, ErrFull.
 	PublishPubSubItem(ctx context.Context, service jid.JID, name string, it Item, keep int, reject bool, since time.Time) (removed []string, err error)
 	// PubSubItems returns items. A node that is not there has none.
 	PubSubItems(ctx context.Context, service jid.JID, name string, q Query) (Page, error)

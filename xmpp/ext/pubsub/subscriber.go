@@ -17,9 +17,8 @@ const (
 	nsRSM   = "http://jabber.org/protocol/rsm" // XEP-0059 §7
 	nsOrder = "urn:xmpp:order-by:1"            // XEP-0413 §4
 
-	maxPage  = 1000      // items of one answer. chosen: more is asked for with XEP-0059
-	maxBytes = 160 << 10 // of items in one answer, if they are more than one. chosen: clearly below the bound of a stanza, which ends the stream to another server
-	maxIDs   = 100       // items that one request names. chosen: each costs a query
+	maxPage = 1000 // items of one answer. chosen: more is asked for with XEP-0059
+	maxIDs  = 100  // items that one request names. chosen: each costs a query
 )
 
 // subscriber is the JID that a request is about, which must be of who asks; other is the error when it is not.
@@ -303,11 +302,13 @@ func (m *Module) items(ctx context.Context, r *request) (*xmpp.Element, error) {
 	if p.Gone {
 		return nil, xmpp.ErrItemNotFound // XEP-0059 §2.2
 	}
-	list := xmpp.El("", "items", "node", name)
-	for _, it := range p.Items {
-		list.Add(itemElement(it, f.Config, true))
+	all := make([]*xmpp.Element, len(p.Items))
+	for i, it := range p.Items {
+		all[i] = itemElement(it, f.Config, true)
 	}
-	answer := xmpp.El(NS, "pubsub").Add(list)
+	low, high := within(all, q.Last)
+	p.Items, p.First = p.Items[low:high], p.First+low
+	answer := xmpp.El(NS, "pubsub").Add(xmpp.El("", "items", "node", name).Add(all[low:high]...))
 	if set || len(p.Items) < min(p.Count, asked) {
 		answer.Add(resultSet(p)) // XEP-0060 §6.5.4: also where the answer would be too large; the rest is asked for with it
 	}
@@ -337,7 +338,7 @@ func resultSet(p Page) *xmpp.Element {
 
 // query reads which items are wanted; asked is how many at most, and set tells whether XEP-0059 was used.
 func (r *request) query() (q Query, asked int, set bool, err error) {
-	q.Max, q.Bytes, asked = maxPage, maxBytes, math.MaxInt
+	q.Max, q.Bytes, asked = maxPage, maxAnswer, math.MaxInt
 	for _, c := range r.el.Children {
 		if c.Local == "item" && c.Space == NS {
 			id := attr(c, "id")
@@ -408,7 +409,7 @@ func (m *Module) subscriptions(ctx context.Context, r *request) (*xmpp.Element, 
 			list.Add(subscriptionElement(s.Node, s))
 		}
 	}
-	return xmpp.El(NS, "pubsub").Add(list), nil
+	return r.portion(list)
 }
 
 // affiliations: XEP-0060 §5.7.
@@ -424,7 +425,7 @@ func (m *Module) affiliations(ctx context.Context, r *request) (*xmpp.Element, e
 			list.Add(xmpp.El("", "affiliation", "node", a.Node, "affiliation", a.Affiliation.String()))
 		}
 	}
-	return xmpp.El(NS, "pubsub").Add(list), nil
+	return r.portion(list)
 }
 
 // standings are what who asks has at the nodes of the service; name is the node that was asked about, if one was.
