@@ -38,6 +38,7 @@ func TestInteropOMEMO(t *testing.T) {
 	for _, p := range []*screen{romeo, juliet} {
 		p.enter("/omemo gen")
 		p.shows("OMEMO crytographic materials generated")
+		p.shows("Going to publish own device ID") // who asks before that asks in vain, and a stranger is not told
 	}
 	for _, p := range []*screen{romeo, juliet} {
 		p.enter("/omemo trustmode blind")
