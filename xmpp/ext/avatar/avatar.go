@@ -42,8 +42,9 @@ type Nodes interface {
 type Cards interface {
 	// VCard returns the account's vCard element, nil when it has none.
 	VCard(ctx context.Context, account jid.JID) ([]byte, error)
-	// SetVCard stores the account's vCard element.
-	SetVCard(ctx context.Context, account jid.JID, element []byte) error
+	// UpdateVCard stores what change makes of the account's vCard element, nil for none, while nobody else changes it; when change returns nil it leaves what is
+	// there. It may call change more than once.
+	UpdateVCard(ctx context.Context, account jid.JID, change func(stored []byte) []byte) error
 }
 
 // Module converts avatars and shows their hashes.
@@ -110,17 +111,7 @@ func (m *Module) check(ctx context.Context, account jid.JID) error {
 		}
 		return err
 	}
-	card, err := m.cards.VCard(ctx, account)
-	if err != nil {
-		return err
-	}
-	image, _, ok := photoOf(card)
-	for _, info := range meta.Info {
-		if ok && strings.ToLower(info.ID) == hashOf(image) {
-			return m.setPhoto(ctx, account, nil)
-		}
-	}
-	return nil
+	return m.removePhoto(ctx, account, meta)
 }
 
 // metadata is XEP-0084 §4.2.2.
@@ -209,13 +200,35 @@ func hashOf(image []byte) string {
 
 // setPhoto replaces the photo of the vCard, or removes it.
 func (m *Module) setPhoto(ctx context.Context, account jid.JID, photo *xmpp.Element) error {
-	stored, err := m.cards.VCard(ctx, account)
-	if err != nil {
-		return err
-	}
-	card := readCard(stored)
-	if card == nil {
-		card = xmpp.El(nsVCard, "vCard")
+	defer m.forget(account)
+	return m.cards.UpdateVCard(ctx, account, func(stored []byte) []byte { return withPhoto(stored, photo) })
+}
+
+// removePhoto removes the photo of the vCard if it is one of these.
+func (m *Module) removePhoto(ctx context.Context, account jid.JID, meta metadata) error {
+	defer m.forget(account)
+	return m.cards.UpdateVCard(ctx, account, func(stored []byte) []byte {
+		image, _, ok := photoOf(stored)
+		if !ok {
+			return nil
+		}
+		hash := hashOf(image)
+		for _, info := range meta.Info {
+			if strings.ToLower(info.ID) == hash {
+				return withPhoto(stored, nil)
+			}
+		}
+		return nil
+	})
+}
+
+// withPhoto is a vCard with that photo in the place of its own, nil if it is like that.
+func withPhoto(stored []byte, photo *xmpp.Element) []byte {
+	card := xmpp.El(nsVCard, "vCard")
+	if stored != nil {
+		if card = readCard(stored); card == nil {
+			return nil // nothing is lost for a photo
+		}
 	}
 	kept := card.Children[:0:0]
 	had := false
@@ -242,14 +255,10 @@ func (m *Module) setPhoto(ctx context.Context, account jid.JID, photo *xmpp.Elem
 	if bytes.Equal(whole, stored) {
 		return nil
 	}
-	defer m.forget(account)
-	return m.cards.SetVCard(ctx, account, whole)
+	return whole
 }
 
 func readCard(stored []byte) *xmpp.Element {
-	if stored == nil {
-		return nil
-	}
 	e, err := xmpp.ReadElement(xml.NewDecoder(strings.NewReader(string(stored))))
 	if err != nil {
 		return nil
