@@ -111,7 +111,7 @@ func (m *Module) check(ctx context.Context, account jid.JID) error {
 		}
 		return err
 	}
-	return m.removePhoto(ctx, account, meta)
+	return m.removePhoto(ctx, account, meta, true)
 }
 
 // metadata is XEP-0084 §4.2.2.
@@ -128,7 +128,8 @@ func readMetadata(payload []byte) (meta metadata, ok bool) {
 }
 
 func (m *Module) toCard(ctx context.Context, account jid.JID, payload []byte, open bool) error {
-	if payload == nil {
+	taken := payload == nil
+	if taken {
 		// An item was taken away: another one may be the newest by now.
 		left, now, err := m.nodes.Newest(ctx, account, NSMetadata, "")
 		if err != nil {
@@ -149,10 +150,15 @@ func (m *Module) toCard(ctx context.Context, account jid.JID, payload []byte, op
 		return m.setPhoto(ctx, account, nil)
 	}
 	photo, err := m.photo(ctx, account, meta, open)
-	if err != nil || photo == nil {
+	switch {
+	case err != nil:
 		return err
+	case photo != nil:
+		return m.setPhoto(ctx, account, photo)
+	case taken && open:
+		return m.removePhoto(ctx, account, meta, false) // it was that of the item
 	}
-	return m.setPhoto(ctx, account, photo)
+	return nil
 }
 
 // photo is the avatar as the vCard has it, nil when there is none that everybody may get; open says that of the metadata.
@@ -204,21 +210,22 @@ func (m *Module) setPhoto(ctx context.Context, account jid.JID, photo *xmpp.Elem
 	return m.cards.UpdateVCard(ctx, account, func(stored []byte) []byte { return withPhoto(stored, photo) })
 }
 
-// removePhoto removes the photo of the vCard if it is one of these.
-func (m *Module) removePhoto(ctx context.Context, account jid.JID, meta metadata) error {
+// removePhoto removes the photo of the vCard if it is one of these, or if these is false, if it is none of them.
+func (m *Module) removePhoto(ctx context.Context, account jid.JID, meta metadata, these bool) error {
 	defer m.forget(account)
 	return m.cards.UpdateVCard(ctx, account, func(stored []byte) []byte {
 		image, _, ok := photoOf(stored)
 		if !ok {
 			return nil
 		}
-		hash := hashOf(image)
+		hash, one := hashOf(image), false
 		for _, info := range meta.Info {
-			if strings.ToLower(info.ID) == hash {
-				return withPhoto(stored, nil)
-			}
+			one = one || strings.ToLower(info.ID) == hash
 		}
-		return nil
+		if one != these {
+			return nil
+		}
+		return withPhoto(stored, nil)
 	})
 }
 
