@@ -22,8 +22,8 @@ import (
 const (
 	NS            = "urn:xmpp:pep-vcard-conversion:0" // XEP-0398 §2
 	NSUpdate      = "vcard-temp:x:update"             // XEP-0153 §3
-	NSData        = "urn:xmpp:avatar:data"            // XEP-0084 §3, also the node
-	NSMetadata    = "urn:xmpp:avatar:metadata"        // XEP-0084 §3, also the node
+	NSData        = "urn:xmpp:avatar:data"            // XEP-0084 §4, also the node
+	NSMetadata    = "urn:xmpp:avatar:metadata"        // XEP-0084 §4, also the node
 	nsVCard       = "vcard-temp"
 	maxRemembered = 50_000    // hashes. chosen: some 10 MB
 	maxCard       = 224 << 10 // bytes of a vCard with an avatar that comes from the nodes. chosen: with its envelope below the bound of a stanza
@@ -114,7 +114,7 @@ func (m *Module) check(ctx context.Context, account jid.JID) error {
 	return m.removePhoto(ctx, account, meta, true)
 }
 
-// metadata is XEP-0084 §4.2.2.
+// metadata is XEP-0084 §4.2.
 type metadata struct {
 	Info []struct {
 		ID   string `xml:"id,attr"`
@@ -143,7 +143,7 @@ func (m *Module) toCard(ctx context.Context, account jid.JID, payload []byte, op
 	if !ok {
 		return nil
 	}
-	if len(meta.Info) == 0 { // XEP-0084 §4.2.4: the user has no avatar
+	if len(meta.Info) == 0 { // XEP-0084 §4.2: the user has no avatar
 		if !open {
 			return nil // nor had these nodes one in the vCard
 		}
@@ -180,7 +180,7 @@ func (m *Module) photo(ctx context.Context, account jid.JID, meta metadata, open
 	return nil, nil
 }
 
-// imageOf reads the <data/> of XEP-0084 §4.2.1.
+// imageOf reads the <data/> of XEP-0084 §4.1.
 func imageOf(payload []byte) ([]byte, bool) {
 	var data struct {
 		XMLName xml.Name `xml:"urn:xmpp:avatar:data data"`
@@ -303,7 +303,7 @@ func (m *Module) toNodes(ctx context.Context, account jid.JID, before, card []by
 		if !had {
 			return nil
 		}
-		// XEP-0084 §4.2.4: whoever takes the photo out of the vCard has no avatar any more.
+		// XEP-0084 §4.2: whoever takes the photo out of the vCard has no avatar any more.
 		return m.nodes.Put(ctx, account, NSMetadata, "current", xmpp.El(NSMetadata, "metadata").AppendTo(nil, ""))
 	}
 	hash := hashOf(image)
@@ -311,7 +311,7 @@ func (m *Module) toNodes(ctx context.Context, account jid.JID, before, card []by
 		return nil
 	}
 	if typ == "" {
-		typ = "image/png" // XEP-0084 §4.2.2: every client can show it
+		typ = "image/png" // XEP-0084 §4.2.1: every client can show it
 	}
 	data := xmpp.El(NSData, "data").Say(base64.StdEncoding.EncodeToString(image))
 	if err := m.nodes.Put(ctx, account, NSData, hash, data.AppendTo(nil, "")); err != nil {
