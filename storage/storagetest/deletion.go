@@ -140,6 +140,7 @@ func testNoAccount(t *testing.T, db *storage.DB) {
 		"SetPreferences":     db.SetArchivePreferences(ctx, j, mam.Preferences{}),
 		"SetPrivateXML":      db.SetPrivateXML(ctx, j, "a", "b", []byte("<b xmlns='a'/>")),
 		"SetVCard":           db.SetVCard(ctx, j, []byte("<vCard xmlns='vcard-temp'/>")),
+		"UpdateVCard":        db.UpdateVCard(ctx, j, func([]byte) []byte { return []byte("<vCard xmlns='vcard-temp'/>") }),
 		"Block":              db.Block(ctx, j, []jid.JID{juliet}),
 		"Unblock":            db.Unblock(ctx, j, nil),
 		"SetLastActivity":    db.SetLastActivity(j, time.Now(), "").Wait(ctx),

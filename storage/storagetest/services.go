@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,6 +83,40 @@ func testVCard(t *testing.T, db *storage.DB) {
 		must(t, err)
 		equal(t, "vCard of another account", got, nil)
 	}
+}
+
+// Who changes a vCard sees what others have stored.
+func testVCardUpdate(t *testing.T, db *storage.DB) {
+	ctx := withLimit(t)
+	j := account(t, db)
+	update := func(want string, to []byte) {
+		t.Helper()
+		var stored []byte
+		must(t, db.UpdateVCard(ctx, j, func(b []byte) []byte {
+			stored = b
+			return to
+		}))
+		equal(t, "stored vCard", string(stored), want)
+		equal(t, "whether there was none", stored == nil, want == "")
+	}
+	update("", nil)
+	update("", []byte("<a/>"))
+	update("<a/>", nil)
+	must(t, db.SetVCard(ctx, j, []byte("<b/>")))
+	update("<b/>", []byte("<c/>"))
+	update("<c/>", []byte("<d/>"))
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if err := db.UpdateVCard(ctx, j, func(b []byte) []byte { return append(slices.Clone(b), '.') }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	got, err := db.VCard(ctx, j)
+	must(t, err)
+	equal(t, "vCard", string(got), "<d/>"+strings.Repeat(".", 20))
 }
 
 func jids(s ...string) (all []jid.JID) {

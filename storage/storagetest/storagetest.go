@@ -104,6 +104,7 @@ func Run(t *testing.T, open func(t *testing.T) *storage.DB) {
 		{"PrivateXML", testPrivate},
 		{"PrivateBounds", testPrivateBounds},
 		{"VCard", testVCard},
+		{"VCardUpdate", testVCardUpdate},
 		{"BlockList", testBlocking},
 		{"BlockListBound", testBlockingBound},
 		{"LastActivity", testLast},

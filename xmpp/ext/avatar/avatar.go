@@ -22,8 +22,8 @@ import (
 const (
 	NS            = "urn:xmpp:pep-vcard-conversion:0" // XEP-0398 §2
 	NSUpdate      = "vcard-temp:x:update"             // XEP-0153 §3
-	NSData        = "urn:xmpp:avatar:data"            // XEP-0084 §3, also the node
-	NSMetadata    = "urn:xmpp:avatar:metadata"        // XEP-0084 §3, also the node
+	NSData        = "urn:xmpp:avatar:data"            // XEP-0084 §4, also the node
+	NSMetadata    = "urn:xmpp:avatar:metadata"        // XEP-0084 §4, also the node
 	nsVCard       = "vcard-temp"
 	maxRemembered = 50_000    // hashes. chosen: some 10 MB
 	maxCard       = 224 << 10 // bytes of a vCard with an avatar that comes from the nodes. chosen: with its envelope below the bound of a stanza
@@ -42,8 +42,9 @@ type Nodes interface {
 type Cards interface {
 	// VCard returns the account's vCard element, nil when it has none.
 	VCard(ctx context.Context, account jid.JID) ([]byte, error)
-	// SetVCard stores the account's vCard element.
-	SetVCard(ctx context.Context, account jid.JID, element []byte) error
+	// UpdateVCard stores what change makes of the account's vCard element, nil for none, while nobody else changes it; when change returns nil it leaves what is
+	// there. It may call change more than once.
+	UpdateVCard(ctx context.Context, account jid.JID, change func(stored []byte) []byte) error
 }
 
 // Module converts avatars and shows their hashes.
@@ -110,20 +111,10 @@ func (m *Module) check(ctx context.Context, account jid.JID) error {
 		}
 		return err
 	}
-	card, err := m.cards.VCard(ctx, account)
-	if err != nil {
-		return err
-	}
-	image, _, ok := photoOf(card)
-	for _, info := range meta.Info {
-		if ok && strings.ToLower(info.ID) == hashOf(image) {
-			return m.setPhoto(ctx, account, nil)
-		}
-	}
-	return nil
+	return m.removePhoto(ctx, account, meta, true)
 }
 
-// metadata is XEP-0084 §4.2.2.
+// metadata is XEP-0084 §4.2.
 type metadata struct {
 	Info []struct {
 		ID   string `xml:"id,attr"`
@@ -137,7 +128,8 @@ func readMetadata(payload []byte) (meta metadata, ok bool) {
 }
 
 func (m *Module) toCard(ctx context.Context, account jid.JID, payload []byte, open bool) error {
-	if payload == nil {
+	taken := payload == nil
+	if taken {
 		// An item was taken away: another one may be the newest by now.
 		left, now, err := m.nodes.Newest(ctx, account, NSMetadata, "")
 		if err != nil {
@@ -151,17 +143,22 @@ func (m *Module) toCard(ctx context.Context, account jid.JID, payload []byte, op
 	if !ok {
 		return nil
 	}
-	if len(meta.Info) == 0 { // XEP-0084 §4.2.4: the user has no avatar
+	if len(meta.Info) == 0 { // XEP-0084 §4.2: the user has no avatar
 		if !open {
 			return nil // nor had these nodes one in the vCard
 		}
 		return m.setPhoto(ctx, account, nil)
 	}
 	photo, err := m.photo(ctx, account, meta, open)
-	if err != nil || photo == nil {
+	switch {
+	case err != nil:
 		return err
+	case photo != nil:
+		return m.setPhoto(ctx, account, photo)
+	case taken && open:
+		return m.removePhoto(ctx, account, meta, false) // it was that of the item
 	}
-	return m.setPhoto(ctx, account, photo)
+	return nil
 }
 
 // photo is the avatar as the vCard has it, nil when there is none that everybody may get; open says that of the metadata.
@@ -183,7 +180,7 @@ func (m *Module) photo(ctx context.Context, account jid.JID, meta metadata, open
 	return nil, nil
 }
 
-// imageOf reads the <data/> of XEP-0084 §4.2.1.
+// imageOf reads the <data/> of XEP-0084 §4.1.
 func imageOf(payload []byte) ([]byte, bool) {
 	var data struct {
 		XMLName xml.Name `xml:"urn:xmpp:avatar:data data"`
@@ -209,13 +206,36 @@ func hashOf(image []byte) string {
 
 // setPhoto replaces the photo of the vCard, or removes it.
 func (m *Module) setPhoto(ctx context.Context, account jid.JID, photo *xmpp.Element) error {
-	stored, err := m.cards.VCard(ctx, account)
-	if err != nil {
-		return err
-	}
-	card := readCard(stored)
-	if card == nil {
-		card = xmpp.El(nsVCard, "vCard")
+	defer m.forget(account)
+	return m.cards.UpdateVCard(ctx, account, func(stored []byte) []byte { return withPhoto(stored, photo) })
+}
+
+// removePhoto removes the photo of the vCard if it is one of these, or if these is false, if it is none of them.
+func (m *Module) removePhoto(ctx context.Context, account jid.JID, meta metadata, these bool) error {
+	defer m.forget(account)
+	return m.cards.UpdateVCard(ctx, account, func(stored []byte) []byte {
+		image, _, ok := photoOf(stored)
+		if !ok {
+			return nil
+		}
+		hash, one := hashOf(image), false
+		for _, info := range meta.Info {
+			one = one || strings.ToLower(info.ID) == hash
+		}
+		if one != these {
+			return nil
+		}
+		return withPhoto(stored, nil)
+	})
+}
+
+// withPhoto is a vCard with that photo in the place of its own, nil if it is like that.
+func withPhoto(stored []byte, photo *xmpp.Element) []byte {
+	card := xmpp.El(nsVCard, "vCard")
+	if stored != nil {
+		if card = readCard(stored); card == nil {
+			return nil // nothing is lost for a photo
+		}
 	}
 	kept := card.Children[:0:0]
 	had := false
@@ -242,14 +262,10 @@ func (m *Module) setPhoto(ctx context.Context, account jid.JID, photo *xmpp.Elem
 	if bytes.Equal(whole, stored) {
 		return nil
 	}
-	defer m.forget(account)
-	return m.cards.SetVCard(ctx, account, whole)
+	return whole
 }
 
 func readCard(stored []byte) *xmpp.Element {
-	if stored == nil {
-		return nil
-	}
 	e, err := xmpp.ReadElement(xml.NewDecoder(strings.NewReader(string(stored))))
 	if err != nil {
 		return nil
@@ -287,7 +303,7 @@ func (m *Module) toNodes(ctx context.Context, account jid.JID, before, card []by
 		if !had {
 			return nil
 		}
-		// XEP-0084 §4.2.4: whoever takes the photo out of the vCard has no avatar any more.
+		// XEP-0084 §4.2: whoever takes the photo out of the vCard has no avatar any more.
 		return m.nodes.Put(ctx, account, NSMetadata, "current", xmpp.El(NSMetadata, "metadata").AppendTo(nil, ""))
 	}
 	hash := hashOf(image)
@@ -295,7 +311,7 @@ func (m *Module) toNodes(ctx context.Context, account jid.JID, before, card []by
 		return nil
 	}
 	if typ == "" {
-		typ = "image/png" // XEP-0084 §4.2.2: every client can show it
+		typ = "image/png" // XEP-0084 §4.2.1: every client can show it
 	}
 	data := xmpp.El(NSData, "data").Say(base64.StdEncoding.EncodeToString(image))
 	if err := m.nodes.Put(ctx, account, NSData, hash, data.AppendTo(nil, "")); err != nil {

@@ -117,15 +117,24 @@ func (m *Module) configure(ctx context.Context, r *request) (*xmpp.Element, erro
 		if err := m.submit(r.at, &f.Node, x); err != nil {
 			return nil, err
 		}
-		return m.reconfigure(ctx, r.at, f.Node)
+		return m.reconfigure(ctx, r.at, f.Node, saysAccess(x))
 	})
 }
 
-// reconfigure stores a configuration and says what to send for it. The caller has the turn of the service.
-func (m *Module) reconfigure(ctx context.Context, at place, n Node) (func(context.Context), error) {
+// saysAccess reports whether a configuration form says who may read the node.
+func saysAccess(x *xmpp.Element) bool {
+	f, _ := readForm(x)
+	_, access := f.value("pubsub#access_model")
+	_, groups := f.value("pubsub#roster_groups_allowed")
+	return access || groups
+}
+
+// reconfigure stores a configuration and says what to send for it; access is set when the owner has said who may read the node. The caller has the turn of
+// the service.
+func (m *Module) reconfigure(ctx context.Context, at place, n Node, access bool) (func(context.Context), error) {
 	removed, err := m.store.ConfigurePubSubNode(ctx, at.jid, n.Name, n.Config, keepOf(n.Config))
 	if err == nil {
-		err = m.align(ctx, at, n, true)
+		err = m.align(ctx, at, n, access)
 	}
 	if err != nil {
 		return nil, err

@@ -194,9 +194,9 @@ func (m *Module) write(ctx context.Context, at place, n Node, item Item, who jid
 	}, nil
 }
 
-// align gives an account's avatars the access of their metadata: XEP-0084 §4.2 wants those who hear of an avatar to be able to get it. Unless the owner has
-// configured that, nothing that was published for some alone is opened: only an access that nobody may have asked for is widened. The caller has the turn of
-// the service.
+// align gives an account's avatars the access of their metadata, so that those who hear of an avatar can get it: XEP-0084 §3.4. Only where the owner has
+// configured that access it may let more in than before. What follows from publishing only takes away: who has asked for an access of the data (XEP-0060
+// §7.1.5) may have asked for the default one. The caller has the turn of the service.
 func (m *Module) align(ctx context.Context, at place, n Node, configured bool) error {
 	if !at.account() || n.Name != nodeAvatarMetadata {
 		return nil
@@ -208,7 +208,7 @@ func (m *Module) align(ctx context.Context, at place, n Node, configured bool) e
 	if err != nil || data.Config.Access == n.Config.Access && slices.Equal(data.Config.Groups, n.Config.Groups) {
 		return err
 	}
-	if !configured && n.Config.Access.openness() >= data.Config.Access.openness() && data.Config.Access != pepConfig().Access {
+	if !configured && n.Config.Access.openness() >= data.Config.Access.openness() {
 		return nil
 	}
 	data.Config.Access, data.Config.Groups = n.Config.Access, n.Config.Groups

@@ -65,13 +65,11 @@ func (m Module) set(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) 
 	p, _ := s.Payload()
 	account, card := s.To.Bare(), p.Standalone()
 	var before []byte
-	if m.Changed != nil {
-		var err error
-		if before, err = m.Store.VCard(ctx, account); err != nil {
-			return nil, err
-		}
-	}
-	if err := m.Store.SetVCard(ctx, account, card); err != nil {
+	err := m.Store.UpdateVCard(ctx, account, func(stored []byte) []byte {
+		before = stored
+		return card
+	})
+	if err != nil {
 		return nil, err
 	}
 	if m.Changed != nil {

@@ -31,10 +31,9 @@ type Nodes interface {
 
 // Cards are the vCards of XEP-0054.
 type Cards interface {
-	// VCard returns the account's vCard element, nil when it has none.
-	VCard(ctx context.Context, account jid.JID) ([]byte, error)
-	// SetVCard stores the account's vCard element.
-	SetVCard(ctx context.Context, account jid.JID, element []byte) error
+	// UpdateVCard stores what change makes of the account's vCard element, nil for none, while nobody else changes it; when change returns nil it leaves what is
+	// there. It may call change more than once.
+	UpdateVCard(ctx context.Context, account jid.JID, change func(stored []byte) []byte) error
 }
 
 // Module maps the properties that both formats have. Others stay where they are, and pictures are package avatar's.
@@ -366,19 +365,17 @@ func (m Module) Configured(ctx context.Context, account jid.JID, open bool) {
 
 // withdraw takes the mapped properties out of the vCard, if they are those of a card. Without a payload they are: both were in step.
 func (m Module) withdraw(ctx context.Context, account jid.JID, payload []byte) error {
-	stored, err := m.Cards.VCard(ctx, account)
-	if err != nil {
-		return err
-	}
-	temp := read(stored, nsTemp, "vCard")
-	if temp == nil {
-		return nil
-	}
-	there := fromTemp(temp)
-	if card := read(payload, nsNew, "vcard"); len(there) == 0 || card != nil && !reflect.DeepEqual(fromNew(card), there) {
-		return nil
-	}
-	return m.Cards.SetVCard(ctx, account, merge(temp, nil).AppendTo(nil, ""))
+	return m.Cards.UpdateVCard(ctx, account, func(stored []byte) []byte {
+		temp := read(stored, nsTemp, "vCard")
+		if temp == nil {
+			return nil
+		}
+		there := fromTemp(temp)
+		if card := read(payload, nsNew, "vcard"); len(there) == 0 || card != nil && !reflect.DeepEqual(fromNew(card), there) {
+			return nil
+		}
+		return merge(temp, nil).AppendTo(nil, "")
+	})
 }
 
 func (m Module) toCard(ctx context.Context, account jid.JID, payload []byte, open bool) error {
@@ -397,17 +394,15 @@ func (m Module) toCard(ctx context.Context, account jid.JID, payload []byte, ope
 	if card == nil || !open {
 		return nil
 	}
-	stored, err := m.Cards.VCard(ctx, account)
-	if err != nil {
-		return err
-	}
-	temp := read(stored, nsTemp, "vCard")
-	if temp == nil {
-		temp = xmpp.El(nsTemp, "vCard")
-	}
 	list := fromNew(card)
-	if reflect.DeepEqual(list, fromTemp(temp)) {
-		return nil
-	}
-	return m.Cards.SetVCard(ctx, account, merge(temp, toTemp(list)).AppendTo(nil, ""))
+	return m.Cards.UpdateVCard(ctx, account, func(stored []byte) []byte {
+		temp := read(stored, nsTemp, "vCard")
+		if temp == nil {
+			temp = xmpp.El(nsTemp, "vCard")
+		}
+		if reflect.DeepEqual(list, fromTemp(temp)) {
+			return nil
+		}
+		return merge(temp, toTemp(list)).AppendTo(nil, "")
+	})
 }
