@@ -128,6 +128,7 @@ func TestWaitingAfterImport(t *testing.T) {
 	c := srv.Client("juliet@localhost/balcony")
 	got(c)
 	c.Close()
+	srv.Eventually("the end of the session", func() bool { return len(srv.Sessions(juliet)) == 0 })
 	must(t, srv.Accounts().Delete(ctx, juliet))
 	_, err := srv.Accounts().Import(ctx, strings.NewReader(waiting))
 	must(t, err)
