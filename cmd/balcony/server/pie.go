@@ -60,6 +60,7 @@ func (t importTarget) DeleteAccount(ctx context.Context, account jid.JID) error 
 	t.s.modules.roster.Forget(account)
 	t.s.modules.blocking.Forget(account)
 	t.s.modules.archive.Forget(account)
+	t.s.modules.offline.Forget(account)
 	t.s.modules.pubsub.Forget(account)
 	t.s.modules.avatar.Forget(account)
 	return err

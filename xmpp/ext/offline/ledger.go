@@ -54,11 +54,16 @@ func (m *Module) open(account jid.JID) *ledger {
 	return l
 }
 
+// ledgerKey is the key of the ledger in which a session is counted. It may end long after the account was deleted, when there is another of that name.
+type ledgerKey struct{}
+
 // opened counts a session.
 func (m *Module) opened(_ context.Context, s xmpp.Session) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.open(s.JID().Bare()).sessions++
+	l := m.open(s.JID().Bare())
+	l.sessions++
+	m.mu.Unlock()
+	s.SetValue(ledgerKey{}, l)
 }
 
 func (m *Module) closed(s xmpp.Session) {
@@ -67,7 +72,7 @@ func (m *Module) closed(s xmpp.Session) {
 	replaced := len(m.server.Sessions(bare)) > 0
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if l := m.ledgers[bare.String()]; l != nil {
+	if l, ok := s.Value(ledgerKey{}).(*ledger); ok {
 		if l.sessions--; !replaced {
 			m.forget(l)
 		}
@@ -81,15 +86,12 @@ func (m *Module) forget(l *ledger) {
 	}
 }
 
-// Forget drops what is known of an account without sessions, also what was not saved. Call it after the account's data were deleted, and before
-// messages are put into its archive that wait.
+// Forget drops what is known of an account, also what was not saved. Call it after the account's data were deleted, and before messages are put into its
+// archive that wait: a session that has left the table but not told its end yet would save over them what it knew.
 func (m *Module) Forget(account jid.JID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := account.Bare().String()
-	if l := m.ledgers[key]; l != nil && l.sessions <= 0 {
-		delete(m.ledgers, key)
-	}
+	delete(m.ledgers, account.Bare().String())
 }
 
 // loadLedger reads what was saved of an account. It returns what it has read, nil when it was read before.

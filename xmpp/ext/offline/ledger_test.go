@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"balcony/xmpp"
+
 	"mellium.im/xmpp/jid"
 	"pgregory.net/rapid"
 )
@@ -181,5 +183,49 @@ func TestLedgerOfAFlood(t *testing.T) {
 	}
 	if len(st.Gaps) > maxSpans || !covers(st.Gaps, 0) || !covers(st.Gaps, l.top) {
 		t.Errorf("%d gaps", len(st.Gaps))
+	}
+}
+
+type quiet struct{ xmpp.Server }
+
+func (quiet) Sessions(jid.JID) []xmpp.Session { return nil }
+
+type orders struct{ Store }
+
+func (orders) LastOrder() int64 { return 7 }
+
+type ending struct {
+	xmpp.Session
+	values map[any]any
+}
+
+func (e *ending) JID() jid.JID { return jid.MustParse("juliet@localhost/balcony") }
+func (e *ending) SetValue(key, v any) any {
+	before := e.values[key]
+	e.values[key] = v
+	return before
+}
+func (e *ending) Value(key any) any { return e.values[key] }
+
+// Security promise 22: an account that was deleted and made again knows nothing of the one before, also while a session of that has not quite ended.
+func TestLedgerOfADeletedAccount(t *testing.T) {
+	m := &Module{server: quiet{}, store: orders{}, ledgers: make(map[string]*ledger)}
+	before, after := &ending{values: make(map[any]any)}, &ending{values: make(map[any]any)}
+	key := before.JID().Bare().String()
+	m.opened(t.Context(), before)
+	old := m.ledgers[key]
+	old.dirty = true
+	m.Forget(before.JID())
+	if m.ledgers[key] != nil {
+		t.Error("what was known stays")
+	}
+	m.opened(t.Context(), after)
+	m.closed(before)
+	if l := m.ledgers[key]; l == nil || l == old || l.sessions != 1 {
+		t.Errorf("the new account has the ledger %+v", l)
+	}
+	m.closed(after)
+	if len(m.ledgers) != 0 {
+		t.Error("a ledger is left")
 	}
 }
