@@ -31,6 +31,7 @@ type world struct {
 	ask  func(*xmpp.Stanza) (*xmpp.Stanza, error)
 
 	routes func(context.Context, *xmpp.Stanza) // sees what is routed, if not nil
+	asked  func(contact jid.JID)               // sees who is asked about, if not nil
 	mu     sync.Mutex
 	sent   []*xmpp.Stanza // guarded by mu
 	came   chan struct{}
@@ -71,6 +72,9 @@ func (w *world) IsAdmin(jid.JID, string) bool                  { return false }
 func (w *world) Now() time.Time                                { return time.Unix(1_700_000_000, 0).UTC() }
 
 func (w *world) Subscribed(_ context.Context, owner, contact jid.JID) (to, from bool, err error) {
+	if w.asked != nil {
+		w.asked(contact)
+	}
 	self := owner.Bare().Equal(contact.Bare())
 	return self, self || w.from[owner.Bare().String()+" "+contact.Bare().String()], nil
 }

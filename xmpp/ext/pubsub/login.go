@@ -89,63 +89,61 @@ func (m *Module) showLast(ctx context.Context, owner, who, to jid.JID, nodes map
 		return true
 	}
 	at := place{jid: owner, key: owner.String(), domain: owner.Domainpart()}
-	checked := false
+	asked := false
 	for _, n := range all {
 		if _, wanted := nodes[n.Name]; !wanted || n.Items == 0 {
 			continue
 		}
-		if !owner.Equal(who) && !checked && m.blocks(ctx, owner, who) {
+		if !asked && !m.sees(ctx, owner, who) {
 			return true
 		}
-		checked = true
-		// The list may say of a node what is put right when it is used.
-		n, ok, err := m.visible(ctx, at, n.Name, who)
-		if err != nil {
-			m.log.Error("look up node", "account", owner.String(), "node", n.Name, "err", err)
-		}
-		if err != nil || !ok || n.Config.SendLast != OnSubAndPresence {
-			continue
-		}
-		if size := m.showNewest(ctx, at, n, to); size > 0 && !p.Sent(ctx, size) {
+		asked = true
+		// The list may say of a node what is put right when it is used: what counts is what it is in its turn.
+		size := m.sendNewest(ctx, at, n.Name, to, func(f found) bool { return f.Config.SendLast == OnSubAndPresence })
+		if size > 0 && !p.Sent(ctx, size) {
 			return false
 		}
 	}
 	return true
 }
 
-// showNewest sends the last item of a node in the order of the changes, so that it is not seen after one that has replaced it, and returns how many bytes
-// that are.
-func (m *Module) showNewest(ctx context.Context, at place, n Node, to jid.JID) (size int) {
+// sees reports whether somebody gets an account's events by presence: it is the owner, or subscribed to the owner's presence and not blocked.
+func (m *Module) sees(ctx context.Context, owner, who jid.JID) bool {
+	if owner.Equal(who) {
+		return true
+	}
+	_, from, err := m.relations.Subscribed(ctx, owner, who)
+	if err != nil {
+		m.log.Error("look up subscription", "account", owner.String(), "err", err)
+		return false
+	}
+	return from && !m.blocks(ctx, owner, who)
+}
+
+// sendNewest sends the last item of a node, if who gets it may have it and due says of the node, as it is then, that it is wanted. All of that is
+// one turn of the service: the item is not seen after one that has replaced it, nor by who has been shut out before it was read. It returns how many
+// bytes were sent.
+func (m *Module) sendNewest(ctx context.Context, at place, name string, to jid.JID, due func(found) bool) (size int) {
 	err := m.queues.do(ctx, at.key, func() (func(context.Context), error) {
-		it, ok, err := m.last(ctx, at, n)
+		f, err := m.load(ctx, at, name, to)
+		if errors.Is(err, ErrNoNode) {
+			return nil, nil
+		}
+		if err != nil || f.decide(Retrieve) != allowed || !due(f) {
+			return nil, err
+		}
+		it, ok, err := m.last(ctx, at, f.Node)
 		if err != nil || !ok {
 			return nil, err
 		}
-		s := event{items: []Item{it}, stamp: it.Published}.message(at, n, false).WithTo(to)
+		s := event{items: []Item{it}, stamp: it.Published}.message(at, f.Node, false).WithTo(to)
 		size = s.Size()
 		return func(ctx context.Context) { m.srv.Route(ctx, s) }, nil
 	})
 	if err != nil {
-		m.log.Error("load last item", "account", at.key, "node", n.Name, "err", err)
+		m.log.Error("load last item", "service", at.key, "node", name, "err", err)
 	}
 	return size
-}
-
-// visible reports whether somebody gets a node's events by presence, and what the node is: it is the owner, or subscribed to the owner's presence and
-// let in by the access model.
-func (m *Module) visible(ctx context.Context, at place, name string, who jid.JID) (Node, bool, error) {
-	if !at.jid.Equal(who) {
-		_, from, err := m.relations.Subscribed(ctx, at.jid, who)
-		if err != nil || !from {
-			return Node{Name: name}, false, err
-		}
-	}
-	f, err := m.look(ctx, at, name, who)
-	if errors.Is(err, ErrNoNode) {
-		return Node{Name: name}, false, nil
-	}
-	f.Node.Name = name
-	return f.Node, err == nil && f.decide(Retrieve) == allowed, err
 }
 
 // Subscribed sends a contact who has become subscribed to the account's presence the last items of its nodes: XEP-0163 §4.3.4.

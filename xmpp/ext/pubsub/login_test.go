@@ -78,6 +78,50 @@ func TestLastItemDoesNotOvertakeNews(t *testing.T) {
 	}
 }
 
+// XEP-0060 §4.5: a node that was closed shows its last item to nobody who comes online, also not to one whose access was looked up just before.
+func TestClosedBeforeTheLastItem(t *testing.T) {
+	store := new(meanwhile)
+	w := newWorldOver(t, func(s pubsub.Store) pubsub.Store { store.Store = s; return store }, "juliet@localhost")
+	w.from["juliet@localhost romeo@remote"] = true
+	w.wantsTunes(t)
+	w.publishes(t, tune, "old")
+	w.publishes(t, "urn:xmpp:omemo:2:devices", "current")
+	done := make(chan string, 1)
+	var n, sent int
+	w.asked = func(who jid.JID) {
+		// First whether romeo's presence is worth remembering, then whether he gets events by presence, then by the node.
+		if n++; who.String() != "romeo@remote" || n != 3 {
+			return
+		}
+		configured := make(chan string, 1)
+		go func() {
+			configured <- w.request(t, "juliet@localhost/balcony", "juliet@localhost", "set", pubsub.NSOwner, "<configure node='"+tune+"'><x xmlns='jabber:x:data' type='submit'>"+
+				"<field var='pubsub#access_model'><value>whitelist</value></field></x></configure>")
+		}()
+		select { // it is done at once, or has to wait for its turn
+		case got := <-configured:
+			store.read = func() { sent++ } // once, at the next last item
+			done <- got
+		case <-time.After(100 * time.Millisecond):
+			go func() { done <- <-configured }()
+		}
+	}
+	w.presence(t, "romeo@remote/orchard", "", "bWFkZSB1cA==")
+	select {
+	case got := <-done:
+		if got != "" {
+			t.Fatal(got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatalf("romeo was asked about %d times", n)
+	}
+	for !strings.Contains(w.next(t).String(), "<items node='urn:xmpp:omemo:2:devices'>") {
+	}
+	if sent > 0 {
+		t.Error("the node was closed, and then its last item read")
+	}
+}
+
 // XEP-0060 §6.1.2: who loses access while something is sent, and gets it and the subscription again, keeps them.
 func TestRenewedSubscriptionStays(t *testing.T) {
 	for name, renewed := range map[string]bool{"renewed": true, "lost": false} {

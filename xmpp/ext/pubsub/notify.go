@@ -377,14 +377,10 @@ func (m *Module) sendMessage(ctx context.Context, at place, n Node, to jid.JID, 
 
 // sendLast sends the last item of a node to one who is new: XEP-0060 §6.1.7.
 func (m *Module) sendLast(ctx context.Context, at place, n Node, to jid.JID) {
-	it, ok, err := m.last(ctx, at, n)
-	if err != nil {
-		m.log.Error("load last item", "service", at.key, "node", n.Name, "err", err)
+	if at.account() && m.blocks(ctx, at.jid, to) {
+		return // XEP-0163 §4.3.3 rule 3
 	}
-	if err != nil || !ok || at.account() && m.blocks(ctx, at.jid, to) {
-		return
-	}
-	m.deliver(ctx, at, n, event{items: []Item{it}, stamp: it.Published}, []recipient{{to: to}})
+	m.sendNewest(ctx, at, n.Name, to, func(f found) bool { return f.Config.SendLast != Never && f.Subscription == Subscribed })
 }
 
 // last finds the last published item.
