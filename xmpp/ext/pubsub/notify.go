@@ -47,6 +47,9 @@ func (e event) element(n Node) *xmpp.Element {
 	}
 	el := xmpp.El("", "items", "node", n.Name) // XEP-0060 §7.1.2 and §7.2.2
 	for _, it := range e.items {
+		if it.ID == "" {
+			continue // XEP-0060 §4.3: what is published to a transient node that only notifies is no item
+		}
 		el.Add(itemElement(it, n.Config, n.Config.Payloads))
 	}
 	for _, id := range e.retracted {

@@ -153,6 +153,9 @@ func (m *Module) reconfigure(ctx context.Context, at place, n Node, access bool)
 
 // defaultConfig: XEP-0060 §8.3.
 func (m *Module) defaultConfig(_ context.Context, r *request) (*xmpp.Element, error) {
+	if attr(r.el, "type") == "collection" {
+		return nil, unsupported("collections")
+	}
 	c := serviceConfig()
 	if r.at.account() {
 		if !r.who.Bare().Equal(r.at.jid) {

@@ -101,8 +101,8 @@ func (m *Module) publish(ctx context.Context, r *request) (*xmpp.Element, error)
 				return nil, err
 			}
 		}
-		if item.ID == "" {
-			item.ID = rand.Text() // XEP-0060 §7.1.3.6: the service makes it
+		if item.ID == "" && given {
+			item.ID = rand.Text() // XEP-0060 §7.1.2.1: the service makes it
 		}
 		if !r.at.account() || !r.who.Bare().Equal(r.at.jid) {
 			item.Publisher = r.who.Bare()
@@ -112,7 +112,11 @@ func (m *Module) publish(ctx context.Context, r *request) (*xmpp.Element, error)
 	if err != nil {
 		return nil, err
 	}
-	return xmpp.El(NS, "pubsub").Add(xmpp.El("", "publish", "node", name).Add(xmpp.El("", "item", "id", item.ID))), nil
+	done := xmpp.El("", "publish", "node", name)
+	if given {
+		done.Add(xmpp.El("", "item", "id", item.ID))
+	}
+	return xmpp.El(NS, "pubsub").Add(done), nil
 }
 
 // draft is a node of an account that is made by publishing to it: XEP-0060 §7.1.4 and §7.1.5.

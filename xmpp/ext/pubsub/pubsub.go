@@ -123,7 +123,7 @@ func (m *Module) Protocol() []xmpp.Protocol {
 // features are the names of XEP-0060 §10 that both faces have.
 var features = []string{
 	"access-authorize", "access-open", "access-presence", "access-roster", "access-whitelist", "config-node", "config-node-max", "create-and-configure",
-	"create-nodes", "delete-items", "delete-nodes", "instant-nodes", "item-ids", "last-published", "manage-subscriptions", "member-affiliation",
+	"create-nodes", "delete-items", "delete-nodes", "instant-nodes", "item-ids", "manage-subscriptions", "member-affiliation",
 	"meta-data", "modify-affiliations", "multi-items", "outcast-affiliation", "persistent-items", "presence-notifications", "publish",
 	"publish-only-affiliation", "publish-options", "publisher-affiliation", "purge-nodes", "retract-items", "retrieve-affiliations", "retrieve-default",
 	"retrieve-default-sub", "retrieve-items", "retrieve-subscriptions", "rsm", "subscribe", "subscription-notifications", "subscription-options",
@@ -144,6 +144,7 @@ func (m *Module) Register(r *xmpp.Registry) {
 		host.Feature(NS + "#" + f)
 		r.Feature(xmpp.ToContact, NS+"#"+f)
 	}
+	r.Feature(xmpp.ToContact, NS+"#last-published") // XEP-0060 §4.3: only where nodes send their last item unless they are configured otherwise
 	for _, f := range pepFeatures {
 		r.Feature(xmpp.ToContact, NS+"#"+f)
 		// Profanity looks for publish-options on the domain, and others for the whole of PEP there, as an earlier XEP-0163 had it.
