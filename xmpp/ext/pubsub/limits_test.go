@@ -45,6 +45,7 @@ func TestLimits(t *testing.T) {
 		"<error type='cancel' code='409'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><max-nodes-exceeded xmlns='http://jabber.org/protocol/pubsub#errors'/></error></iq>")
 	romeo.Send("<iq type='set' to='pubsub.localhost' id='5'>" + ns + "<subscribe node='a' jid='romeo@localhost'/></pubsub></iq>")
 	romeo.Expect("<iq type='result' from='pubsub.localhost' to='romeo@localhost/orchard' id='5'>" + ns + "<subscription node='a' jid='romeo@localhost' subscription='subscribed'/></pubsub></iq>")
+	// XEP-0060 example 38.
 	more := ns + "<subscribe node='a' jid='romeo@localhost/orchard'/></pubsub>"
 	romeo.Send("<iq type='set' to='pubsub.localhost' id='6'>" + more + "</iq>")
 	romeo.Expect("<iq type='error' from='pubsub.localhost' to='romeo@localhost/orchard' id='6'>" + more +
