@@ -22,14 +22,16 @@ const (
 
 	notify = "+notify" // XEP-0060 §9.2
 
-	maxCaps     = 2000            // sets of capabilities. chosen: more than there are versions of clients in use
-	maxCapsSize = 16 << 10        // bytes of the nodes that one set is interested in. chosen: hundreds; clients have a dozen
-	maxCapsXML  = 4 << 10         // bytes of a <c/>. chosen: ten hashes
-	maxAsking   = 1000            // requests under way. chosen: each is a goroutine
-	maxWaiting  = 10000           // resources that wait for one. chosen: a reconnecting server full of one client
-	maxOfPair   = 20              // questions of one account to one JID with its resources, waiting ones too. chosen: as many as an account has resources
-	maxSilence  = 2 * time.Second // before others with the same capabilities are asked. chosen: clients answer within one
-	maxOfDomain = 200             // requests under way to one domain elsewhere. chosen: a fifth of all; more versions of clients than its users have
+	maxCaps     = 2000     // sets of capabilities. chosen: more than there are versions of clients in use
+	maxCapsSize = 16 << 10 // bytes of the nodes that one set is interested in. chosen: hundreds; clients have a dozen
+	maxCapsXML  = 4 << 10  // bytes of a <c/>. chosen: ten hashes
+	maxAsking   = 1000     // requests under way. chosen: each is a goroutine
+	maxWaiting  = 10000    // resources that wait for one. chosen: a reconnecting server full of one client
+	maxOfPair   = 20       // questions of one account to one JID with its resources, waiting ones too. chosen: as many as an account has resources
+	maxOfDomain = 200      // requests under way to one domain elsewhere. chosen: a fifth of all; more versions of clients than its users have
+
+	firstSilence = 100 * time.Millisecond // before others with the same capabilities are asked; then twice as long each time. chosen: what one that is near takes
+	maxSilence   = time.Second            // at most. chosen: what most that are far take
 )
 
 // interest is what one resource wants to be notified of. It is replaced, never changed.
@@ -198,11 +200,13 @@ type asking struct {
 }
 
 // line are the questions with the same capabilities, of which one true answer serves all. First one is asked, and while those that are asked do not
-// answer, or not truly, twice as many as before: neither are all clients of a kind asked at once, nor does one that is silent hold up the others.
+// answer, or not truly, twice as many as before: neither are all clients of a kind asked at once, nor do some that are silent hold up the others.
 type line struct {
 	waiting []*question
 	asked   int // requests under way
 	width   int // how many are asked next
+	silence time.Duration
+	timer   *time.Timer // ends that silence; one of wg while it runs. nil while the line is idle
 }
 
 // question is one resource of which the interest is not known.
@@ -228,10 +232,14 @@ func less(counts map[string]int, key string) {
 	}
 }
 
-// close ends what is under way and waits for it.
+// close ends what is under way and waits for it. Those that wait for it are forgotten.
 func (a *asking) close() {
 	a.mu.Lock()
 	a.closed = true
+	for _, l := range a.under {
+		a.leave(l)
+		a.stop(l)
+	}
 	a.mu.Unlock()
 	a.cancel()
 	a.wg.Wait()
@@ -261,19 +269,26 @@ func (a *asking) take(m *Module, q *question, key string) bool {
 	case a.closed || a.pairs[pair] >= maxOfPair:
 		return false
 	case key != "" && l != nil:
+		if l.asked < l.width && a.room(q) {
+			a.start(m, l, q, key) // those who are being asked may have been silent for long; those who wait had no room
+			a.watch(m, l, key)
+			break
+		}
 		if a.waiting >= maxWaiting {
 			return false
 		}
 		a.waiting++
 		l.waiting = append(l.waiting, q)
-		a.advance(m, l, key) // those who are being asked may have been silent for long
+		a.watch(m, l, key)
 	case !a.room(q):
 		return false
 	default:
-		if l = (&line{width: 1}); key != "" {
-			a.under[key] = l
-		}
+		l = &line{width: 1, silence: firstSilence}
 		a.start(m, l, q, key)
+		if key != "" {
+			a.under[key] = l
+			a.watch(m, l, key)
+		}
 	}
 	a.pairs[pair]++
 	return true
@@ -292,40 +307,82 @@ func (a *asking) start(m *Module, l *line, q *question, key string) {
 	a.wg.Go(func() { m.ask(q, key) })
 }
 
-// more asks twice as many as before of those that wait for the same answer, as far as there is room, and at least one where nobody is being asked.
-func (m *Module) more(key string) {
+// idle reports whether a line need not go on: nobody waits, and who comes next is asked at once.
+func (l *line) idle() bool { return len(l.waiting) == 0 && l.asked < l.width }
+
+// watch lets a line go on after a silence. The caller holds mu.
+func (a *asking) watch(m *Module, l *line, key string) {
+	if l.timer != nil || l.idle() {
+		return
+	}
+	a.wg.Add(1)
+	l.timer = time.AfterFunc(l.silence, func() {
+		defer a.wg.Done()
+		m.more(l, key)
+	})
+}
+
+// stop ends the timer of a line. The caller holds mu.
+func (a *asking) stop(l *line) {
+	if l.timer != nil && l.timer.Stop() {
+		a.wg.Done()
+	}
+	l.timer = nil
+}
+
+// leave empties a line. The caller holds mu.
+func (a *asking) leave(l *line) (left []*question) {
+	left, l.waiting = l.waiting, nil
+	a.waiting -= len(left)
+	for _, q := range left {
+		less(a.pairs, q.pair())
+	}
+	return left
+}
+
+// more asks twice as many as before of those that wait for the same answer, as far as there is room.
+func (m *Module) more(l *line, key string) {
 	a := &m.asking
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l := a.under[key]
-	if l == nil || a.closed {
+	if a.closed || a.under[key] != l {
 		return
 	}
-	l.widen()
+	l.timer = nil
+	l.silence = min(2*l.silence, maxSilence)
+	if !l.idle() {
+		l.widen()
+	}
 	a.advance(m, l, key)
+	a.watch(m, l, key)
 }
 
 func (l *line) widen() { l.width = min(2*l.width, maxAsking) }
 
-// advance asks those whose turn has come. The caller holds mu.
+// advance asks those whose turn has come. Who has no room is passed over and stays in its place, so that a domain that is silent holds up itself alone.
+// The caller holds mu.
 func (a *asking) advance(m *Module, l *line, key string) {
-	for l.asked < l.width && len(l.waiting) > 0 {
-		q := l.waiting[0]
-		if !a.room(q) && l.asked > 0 {
-			return // when one of those has ended
+	left := l.waiting[:0]
+	for i, q := range l.waiting {
+		if l.asked >= l.width || a.running >= maxAsking {
+			left = append(left, l.waiting[i:]...)
+			break
 		}
-		l.waiting = l.waiting[1:]
+		if !a.room(q) {
+			left = append(left, q)
+			continue
+		}
 		a.waiting--
 		a.start(m, l, q, key)
 	}
+	clear(l.waiting[len(left):])
+	l.waiting = left
 }
 
 // ask asks one resource.
 func (m *Module) ask(q *question, key string) {
 	a := &m.asking
-	slow := time.AfterFunc(maxSilence, func() { m.more(key) })
 	query, err := m.discover(a.ctx, q)
-	slow.Stop()
 	verified := err == nil && q.of.verified(query)
 	var nodes map[string]struct{}
 	if err == nil {
@@ -344,16 +401,13 @@ func (m *Module) ask(q *question, key string) {
 		if !verified {
 			l.widen()
 		} else {
-			served, l.waiting = l.waiting, nil
-			a.waiting -= len(served)
-			for _, s := range served {
-				less(a.pairs, s.pair())
-			}
+			served = a.leave(l)
 		}
 		if !a.closed {
 			a.advance(m, l, key)
 		}
-		if l.asked == 0 {
+		if l.asked == 0 && len(l.waiting) == 0 { // else there is no room until the timer ends
+			a.stop(l)
 			delete(a.under, key)
 		}
 	}
