@@ -45,7 +45,7 @@ func (connected) DiscoInfo(context.Context, jid.JID, jid.JID, string) ([]*xmpp.E
 	return nil, false, nil
 }
 
-func (c connected) DiscoItems(_ context.Context, _, to jid.JID, node string) (items []*xmpp.Element, found bool, err error) {
+func (c connected) DiscoItems(_ context.Context, _, to jid.JID, node string, _ *xmpp.Element) (items []*xmpp.Element, found bool, err error) {
 	if node != "" || to.Localpart() != "" {
 		return nil, false, nil
 	}

@@ -64,7 +64,7 @@ func (m *Module) Register(r *xmpp.Registry) {
 }
 
 // DiscoItems are the commands that asker may execute at the domain to, for the node NS (XEP-0050 §2.2). found is false for every other node.
-func (m *Module) DiscoItems(_ context.Context, asker, to jid.JID, node string) (items []*xmpp.Element, found bool, err error) {
+func (m *Module) DiscoItems(_ context.Context, asker, to jid.JID, node string, _ *xmpp.Element) (items []*xmpp.Element, found bool, err error) {
 	if node != NS || to.Localpart() != "" {
 		return nil, false, nil
 	}

@@ -321,7 +321,7 @@ func TestDisco(t *testing.T) {
 		{"no node", requester, responder, "", ""},
 		{"an account", requester, account, NS, ""},
 	} {
-		items, found, err := m.DiscoItems(ctx, c.from, c.to, c.node)
+		items, found, err := m.DiscoItems(ctx, c.from, c.to, c.node, nil)
 		if found != (c.want != "") || err != nil || found && xml(items) != c.want {
 			t.Errorf("items: %s: %s %v %v", c.what, xml(items), found, err)
 		}

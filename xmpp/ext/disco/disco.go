@@ -19,6 +19,7 @@ import (
 const (
 	NSInfo  = "http://jabber.org/protocol/disco#info"  // XEP-0030 §3
 	NSItems = "http://jabber.org/protocol/disco#items" // XEP-0030 §4
+	nsRSM   = "http://jabber.org/protocol/rsm"         // XEP-0059 §7
 	NSCaps  = caps.NS                                  // XEP-0115 §4
 )
 
@@ -29,8 +30,9 @@ type Provider interface {
 	// DiscoInfo returns the identities, features and forms of a node; found is false when there is no such node for asker.
 	DiscoInfo(ctx context.Context, asker, to jid.JID, node string) (info []*xmpp.Element, found bool, err error)
 	// DiscoItems returns the <item/>s of a node; found is false when there is no such node for asker. With the empty node it is asked for
-	// items of its own to list under to itself.
-	DiscoItems(ctx context.Context, asker, to jid.JID, node string) (items []*xmpp.Element, found bool, err error)
+	// items of its own to list under to itself. set is the <set/> of the request (XEP-0059), nil for none: a list that may be long is given in pages, and ends with
+	// the <set/> of the answer.
+	DiscoItems(ctx context.Context, asker, to jid.JID, node string, set *xmpp.Element) (items []*xmpp.Element, found bool, err error)
 }
 
 // Module answers disco requests from what all modules have registered.
@@ -194,8 +196,12 @@ func (m *Module) nodeInfo(ctx context.Context, s *xmpp.Stanza, node string) (*xm
 func (m *Module) items(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) {
 	node := node(s)
 	q := xmpp.El(NSItems, "query", "node", node)
+	set, err := resultSet(s)
+	if err != nil {
+		return nil, err
+	}
 	known := node == ""
-	if known && s.To.Localpart() != "" {
+	if known && s.To.Localpart() != "" && set == nil { // they are few, and no part of what is paged
 		for _, session := range m.reg.Server.Sessions(s.To.Bare()) {
 			if session.Presence() != nil { // XEP-0030 §4.1: the available resources
 				q.Add(xmpp.El("", "item", "jid", session.JID().String()))
@@ -206,7 +212,7 @@ func (m *Module) items(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, erro
 		q.Add(m.hosts(s.To.Domainpart())...)
 	}
 	for _, p := range m.Providers {
-		items, found, err := p.DiscoItems(ctx, s.From, s.To, node)
+		items, found, err := p.DiscoItems(ctx, s.From, s.To, node, set)
 		if err != nil {
 			return nil, err
 		}
@@ -222,6 +228,21 @@ func (m *Module) items(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, erro
 		return nil, xmpp.ErrItemNotFound // XEP-0030 §7
 	}
 	return q, nil
+}
+
+// resultSet is the <set/> of a request, nil for none.
+func resultSet(s *xmpp.Stanza) (*xmpp.Element, error) {
+	p, _ := s.Payload()
+	q, err := p.Element()
+	if err != nil {
+		return nil, xmpp.ErrBadRequest
+	}
+	for _, c := range q.Children {
+		if c.Local == "set" && c.Space == nsRSM {
+			return c, nil
+		}
+	}
+	return nil, nil
 }
 
 // node is the node that a request asks about, empty for the address itself.

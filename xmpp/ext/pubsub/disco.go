@@ -21,14 +21,27 @@ func (m *Module) DiscoInfo(ctx context.Context, asker, to jid.JID, node string) 
 	return m.nodeInfo(ctx, m.placeOf(to), asker, node)
 }
 
-// DiscoItems lists the nodes of accounts, and the items of one: XEP-0060 §5.2 and §5.5.
-func (m *Module) DiscoItems(ctx context.Context, asker, to jid.JID, node string) ([]*xmpp.Element, bool, error) {
+// DiscoItems lists the nodes of accounts, and the items of one, a page at a time: XEP-0060 §5.2 and §5.5.
+func (m *Module) DiscoItems(ctx context.Context, asker, to jid.JID, node string, set *xmpp.Element) ([]*xmpp.Element, bool, error) {
 	if to.Localpart() == "" {
 		return nil, false, nil
 	}
+	want := page{max: maxItems}
+	if set != nil {
+		var err error
+		if want, err = readPage(set); err != nil {
+			return nil, true, err
+		}
+	}
 	items, found, err := m.nodeItems(ctx, m.placeOf(to), asker, node)
-	items, _ = portionOf(items, page{max: maxItems})
-	return items, found, err
+	if err != nil || !found {
+		return nil, found, err
+	}
+	items, ok := portionOf(items, want)
+	if !ok {
+		err = xmpp.ErrItemNotFound // XEP-0059 §2.2
+	}
+	return items, true, err
 }
 
 // nodeInfo is the identity and the metadata of a node, for those who may see it.

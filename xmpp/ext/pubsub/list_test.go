@@ -347,3 +347,44 @@ func TestLongListOfItems(t *testing.T) {
 		t.Errorf("%v: %.300s", err, el)
 	}
 }
+
+// XEP-0060 §8.2.5: what a smaller max_items takes away is told in events of which each fits into a stanza, in order and each id once.
+func TestManyRetractions(t *testing.T) {
+	w := newWorld(t)
+	do := func(from, ns, inside string) string {
+		t.Helper()
+		return w.request(t, from, "pubsub.localhost", "set", ns, inside)
+	}
+	if got := do("juliet@localhost/balcony", pubsub.NS, "<create node='a'/>"); got != "" {
+		t.Fatal(got)
+	}
+	const count = 700
+	long := strings.Repeat("i", 1000)
+	for i := range count {
+		if got := do("juliet@localhost/balcony", pubsub.NS, fmt.Sprintf("<publish node='a'><item id='%s%d'><x xmlns='urn:x'/></item></publish>", long, i)); !strings.Contains(got, "<publish") {
+			t.Fatal(got)
+		}
+	}
+	if got := do("romeo@remote/orchard", pubsub.NS, "<subscribe node='a' jid='romeo@remote'/>"); !strings.Contains(got, "'subscribed'") {
+		t.Fatal(got)
+	}
+	w.take()
+	if got := do("juliet@localhost/balcony", pubsub.NSOwner, "<configure node='a'><x xmlns='jabber:x:data' type='submit'><field var='pubsub#max_items'><value>1</value></field></x></configure>"); got != "" {
+		t.Fatal(got)
+	}
+	next, messages := 0, w.take()
+	for _, s := range messages {
+		if s.To.String() != "romeo@remote" || s.Size() > 256<<10 {
+			t.Errorf("%d bytes to %s", s.Size(), s.To)
+		}
+		for _, part := range strings.Split(s.String(), "<retract id='")[1:] {
+			if id, _, _ := strings.Cut(part, "'"); id != long+fmt.Sprint(next) {
+				t.Fatalf("item %d is %.10s…%s", next, id, id[len(long):])
+			}
+			next++
+		}
+	}
+	if next != count-1 || len(messages) != 4 {
+		t.Errorf("%d items in %d messages", next, len(messages))
+	}
+}

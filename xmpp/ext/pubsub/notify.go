@@ -58,6 +58,21 @@ func (e event) element(n Node) *xmpp.Element {
 	return el
 }
 
+// parts are the events that tell of e, each of which fits into a stanza: a smaller max_items may have taken thousands of items with long ids.
+func (e event) parts() (list []event) {
+	from, size := 0, 0
+	for i, id := range e.retracted {
+		n := len(xmpp.El("", "retract", "id", id).AppendTo(nil, ""))
+		if size += n; size > maxAnswer {
+			list, from, size = append(list, event{retracted: e.retracted[from:i], by: e.by}), i, n
+		}
+	}
+	if len(list) == 0 {
+		return []event{e}
+	}
+	return append(list, event{retracted: e.retracted[from:], by: e.by})
+}
+
 // message makes the stanza once; it is sent to all with their addresses.
 func (e event) message(at place, n Node, replyTo bool) *xmpp.Stanza {
 	children := []*xmpp.Element{xmpp.El(NSEvent, "event").Add(e.element(n))}
@@ -95,7 +110,9 @@ func (m *Module) tell(ctx context.Context, at place, n Node, e event) {
 		m.log.Error("find subscribers", "service", at.key, "node", n.Name, "err", err)
 		return
 	}
-	m.deliver(ctx, at, n, e, to)
+	for _, part := range e.parts() {
+		m.deliver(ctx, at, n, part, to)
+	}
 	for _, s := range lost {
 		if err := m.lapse(ctx, at, n.Name, s); err != nil && !errors.Is(err, ErrNoNode) {
 			m.log.Error("end subscription", "service", at.key, "node", n.Name, "err", err)
