@@ -785,6 +785,35 @@ func (db *DB) PubSubStandings(ctx context.Context, service, peer jid.JID) (affil
 	return affiliations, subscriptions, nil
 }
 
+// PubSubSubscriptionsOf returns what a bare JID has subscribed to at accounts, and at one service.
+func (db *DB) PubSubSubscriptionsOf(ctx context.Context, peer, service jid.JID) (all []pubsub.SubscribedTo, err error) {
+	err = db.read(ctx, "PubSubSubscriptionsOf", func(q queries) error {
+		all = nil
+		var localpart, domain string
+		var one []pubsub.Subscription
+		read := readSubscriptions(&one)
+		return q.rows(`SELECT s.jid, s.state, s.options, n.name, COALESCE(a.localpart, ''), COALESCE(a.domain, '') FROM pubsub_subscription s
+			JOIN pubsub_node n ON n.id = s.node_id LEFT JOIN account a ON a.id = n.account_id
+			WHERE s.bare = $1 AND (n.account_id IS NOT NULL OR n.service = $2) ORDER BY n.id, s.digest`,
+			[]any{nameDigest(peer.Bare().String()), nameDigest(service.String())}, func(scan func(...any) error) error {
+				one = one[:0]
+				if err := read(func(to ...any) error { return scan(append(to, &localpart, &domain)...) }); err != nil {
+					return err
+				}
+				at := service
+				if localpart != "" {
+					at = jid.NewUnsafe(localpart, domain, "").JID // stored in canonical form
+				}
+				all = append(all, pubsub.SubscribedTo{Service: at, Subscription: one[0]})
+				return nil
+			})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("subscriptions of %s: %w", peer, err)
+	}
+	return all, nil
+}
+
 // forgetPubSub removes what an account that is being deleted has at the nodes of others, and the nodes of services that it alone owns. What it
 // published at nodes of others stays there, without its name: whoever gets that name must not take it back.
 func forgetPubSub(q queries, account jid.JID) error {

@@ -355,6 +355,17 @@ func testPubSubMembers(t *testing.T, db *storage.DB) {
 	equal(t, "affiliations of juliet", affiliations, []pubsub.Affiliate{{Node: "a", JID: juliet.Bare(), Affiliation: pubsub.Member}})
 	equal(t, "subscriptions of juliet", len(subscriptions), 3)
 	equal(t, "the last one", subscriptions[2], pubsub.Subscription{Node: "b", JID: juliet, State: pubsub.Subscribed, Options: options})
+	must(t, db.CreatePubSubNode(ctx, j, node(j, "own")))
+	must(t, db.SetPubSubSubscription(ctx, j, "own", pubsub.Subscription{JID: juliet, State: pubsub.Subscribed, Options: options}))
+	for at, want := range map[string]int{service.String(): 4, "other.members.example": 1} {
+		to, err := db.PubSubSubscriptionsOf(ctx, juliet.Bare(), jid.MustParse(at))
+		must(t, err)
+		equal(t, "subscriptions of juliet at accounts and "+at, len(to), want)
+		equal(t, "the one at an account", to[want-1], pubsub.SubscribedTo{Service: j, Subscription: pubsub.Subscription{Node: "own", JID: juliet, State: pubsub.Subscribed, Options: options}})
+		if want > 1 {
+			equal(t, "the service", to[0].Service, service)
+		}
+	}
 	must(t, db.SetPubSubSubscription(ctx, service, "a", pubsub.Subscription{JID: juliet.Bare()}))
 	must(t, db.SetPubSubSubscription(ctx, service, "a", pubsub.Subscription{JID: juliet.Bare()}))
 	list, err = db.PubSubSubscriptions(ctx, service, "a")

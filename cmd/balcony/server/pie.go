@@ -123,6 +123,13 @@ func (t importTarget) PublishPubSubItem(ctx context.Context, service jid.JID, na
 	return t.DB.PublishPubSubItem(ctx, service, name, it, keep, reject, since)
 }
 
+// SetPubSubSubscription is like CreatePubSubNode, and whoever is subscribed may be here.
+func (t importTarget) SetPubSubSubscription(ctx context.Context, service jid.JID, name string, s pubsub.Subscription) error {
+	defer t.s.modules.pubsub.Forget(s.JID)
+	defer t.s.modules.pubsub.Forget(service)
+	return t.DB.SetPubSubSubscription(ctx, service, name, s)
+}
+
 // UpdateItem changes the roster behind its module, which must not remember the empty one.
 func (t importTarget) UpdateItem(ctx context.Context, account, contact jid.JID, change func(*roster.Item) bool) (roster.Item, error) {
 	defer t.s.modules.roster.Forget(account)

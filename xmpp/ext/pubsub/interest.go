@@ -38,6 +38,7 @@ const (
 type interest struct {
 	raw   string // the capabilities of its presence as XML, to see whether they change
 	nodes map[string]struct{}
+	comes bool // the session has just become available: it has not been sent the last items of what its account has subscribed to
 	again bool // they could not be found out: the next presence is a reason to try it again
 	size  int  // of what it alone holds
 }

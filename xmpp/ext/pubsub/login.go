@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"balcony/xmpp"
 
@@ -19,18 +20,21 @@ func (m *Module) presence(ctx context.Context, c xmpp.PresenceChange) {
 	if before.sameRaw(raw) {
 		return // XEP-0163 §4.3.3 rule 2: only initial presence, and what is new in a later one
 	}
+	session, comes := c.Session, before == nil || before.comes
 	of, ok := readCaps(c.New)
 	if raw == "" || !ok {
-		c.Session.SetValue(interestKey{}, &interest{raw: raw})
+		session.SetValue(interestKey{}, &interest{raw: raw})
+		if comes {
+			m.comes(ctx, session, nil)
+		}
 		return
 	}
 	// Until the capabilities are known those from before count.
-	now := &interest{raw: raw}
+	now := &interest{raw: raw, comes: comes}
 	if before != nil {
 		now.nodes = before.nodes
 	}
-	c.Session.SetValue(interestKey{}, now)
-	session := c.Session
+	session.SetValue(interestKey{}, now)
 	account := session.JID().Bare()
 	m.learn(ctx, &question{of: of, from: account, to: session.JID(), then: func(ctx context.Context, nodes map[string]struct{}) {
 		if interestOf(session) != now {
@@ -41,11 +45,83 @@ func (m *Module) presence(ctx context.Context, c xmpp.PresenceChange) {
 		if len(fresh) > 0 {
 			m.arrive(ctx, account, session, fresh)
 		}
+		if comes {
+			m.comes(ctx, session, nodes)
+		}
 	}, lost: func() {
-		if interestOf(session) == now {
-			session.SetValue(interestKey{}, &interest{raw: raw, nodes: now.nodes, again: true})
+		if interestOf(session) != now {
+			return
+		}
+		session.SetValue(interestKey{}, &interest{raw: raw, nodes: now.nodes, again: true})
+		if comes {
+			ctx, cancel := context.WithTimeout(m.asking.ctx, sendTimeout)
+			defer cancel()
+			m.comes(ctx, session, now.nodes)
 		}
 	}})
+}
+
+// comes sends a session that has become available the last items of what its account has subscribed to, whether there is a presence subscription or
+// not: XEP-0163 §4.3.4, XEP-0060 §16.4.4 (on_sub_and_presence). Those that its capabilities bring it, as a contact who wants nodes, it is not sent
+// again. What is subscribed to at other servers is theirs to send, and the service is that of the account's own domain.
+func (m *Module) comes(ctx context.Context, session xmpp.Session, nodes map[string]struct{}) {
+	account := session.JID().Bare()
+	all, err := m.subscriptionsOf(ctx, account)
+	if err != nil {
+		m.log.Error("load subscriptions", "account", account.String(), "err", err)
+		return
+	}
+	p := &xmpp.Pace{To: session}
+	for _, s := range all {
+		if s.State != Subscribed || s.Options.Silent || s.JID.Resourcepart() != "" && !s.JID.Equal(session.JID()) {
+			continue
+		}
+		presence := session.Presence()
+		if presence == nil {
+			return
+		}
+		if len(s.Options.Show) > 0 && !slices.Contains(s.Options.Show, showOf(presence)) {
+			continue
+		}
+		at := m.placeOf(s.Service)
+		if at.account() {
+			if m.blocks(ctx, at.jid, account) {
+				continue // XEP-0163 §4.3.3 rule 3
+			}
+			if _, wanted := nodes[s.Node]; wanted && m.sees(ctx, at.jid, account) {
+				continue
+			}
+		}
+		size := m.sendNewest(ctx, at, s.Node, session.JID(), func(f found) bool { return f.Config.SendLast == OnSubAndPresence && f.Subscription == Subscribed })
+		if size > 0 && !p.Sent(ctx, size) {
+			return
+		}
+	}
+}
+
+// maxSubscribed bounds what is remembered of the subscriptions of those who come. chosen: some 20,000 accounts that have none, which is usual.
+const maxSubscribed = 4 << 20
+
+// subscriptionsOf are the subscriptions of an account at accounts here, and at the service beside its domain, from memory if it has come lately.
+func (m *Module) subscriptionsOf(ctx context.Context, account jid.JID) ([]SubscribedTo, error) {
+	key := account.String()
+	all, ok, gen := m.subscribed.Get(key)
+	if ok {
+		return all, nil
+	}
+	service, err := jid.New("", label+"."+account.Domainpart(), "")
+	if err != nil {
+		return nil, err
+	}
+	if all, err = m.store.PubSubSubscriptionsOf(ctx, account, service); err != nil {
+		return nil, err
+	}
+	size := 200 + len(key) // chosen: about what the entry itself takes
+	for _, s := range all {
+		size += 300 + len(s.Node) + len(s.Service.String()) + len(s.JID.String())
+	}
+	m.subscribed.Put(key, all, size, gen)
+	return all, nil
 }
 
 // without are the nodes that are not among old.

@@ -143,6 +143,7 @@ type forgetful struct {
 	Store
 	listings   *xmpp.Cache[[]Node]
 	remembered *xmpp.Cache[*members]
+	subscribed *xmpp.Cache[[]SubscribedTo]
 }
 
 // changed is called after a node has changed, or who belongs to it.
@@ -189,5 +190,6 @@ func (f forgetful) SetPubSubAffiliation(ctx context.Context, service jid.JID, na
 
 func (f forgetful) SetPubSubSubscription(ctx context.Context, service jid.JID, name string, s Subscription) error {
 	defer f.changed(service, name)
+	defer f.subscribed.Drop(s.JID.Bare().String())
 	return f.Store.SetPubSubSubscription(ctx, service, name, s)
 }

@@ -75,8 +75,9 @@ type Module struct {
 	absent    map[string]func(context.Context, jid.JID)
 
 	queues     queues
-	listings   *xmpp.Cache[[]Node]   // of accounts; bytes
-	remembered *xmpp.Cache[*members] // by membersKey; bytes
+	listings   *xmpp.Cache[[]Node]         // of accounts; bytes
+	remembered *xmpp.Cache[*members]       // by membersKey; bytes
+	subscribed *xmpp.Cache[[]SubscribedTo] // by bare JID; bytes
 	resources  remotes
 	caps       *xmpp.Cache[map[string]struct{}] // what verified capabilities are interested in
 	asking     asking
@@ -87,8 +88,9 @@ var _ xmpp.Module = (*Module)(nil)
 // New makes the module. Whoever starts the server calls Run.
 func New(store Store, relations Relations, blocking Blocking, log *slog.Logger) *Module {
 	m := &Module{relations: relations, blocking: blocking, log: log, watchers: make(map[string][]func(context.Context, Change)), absent: make(map[string]func(context.Context, jid.JID)),
-		listings: xmpp.NewCache[[]Node](maxListings), remembered: xmpp.NewCache[*members](maxMembers), caps: xmpp.NewCache[map[string]struct{}](maxCaps)}
-	m.store = forgetful{store, m.listings, m.remembered}
+		listings: xmpp.NewCache[[]Node](maxListings), remembered: xmpp.NewCache[*members](maxMembers),
+		subscribed: xmpp.NewCache[[]SubscribedTo](maxSubscribed), caps: xmpp.NewCache[map[string]struct{}](maxCaps)}
+	m.store = forgetful{store, m.listings, m.remembered, m.subscribed}
 	m.resources.init()
 	m.asking.init()
 	return m
@@ -170,6 +172,7 @@ func (m *Module) Forget(account jid.JID) {
 	key := account.Bare().String()
 	m.listings.Drop(key)
 	m.remembered.DropAll(membersKey(key, ""))
+	m.subscribed.Drop(key)
 	m.resources.forget(key)
 }
 

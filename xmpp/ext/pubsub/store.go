@@ -110,6 +110,12 @@ type Subscription struct {
 	Options Options
 }
 
+// SubscribedTo is a subscription, and whose node it is to.
+type SubscribedTo struct {
+	Service jid.JID
+	Subscription
+}
+
 // Affiliate is an entity with an affiliation.
 type Affiliate struct {
 	Node        string  // set where affiliations of many nodes are listed
@@ -165,4 +171,6 @@ type MemberStore interface {
 	SetPubSubSubscription(ctx context.Context, service jid.JID, name string, s Subscription) error
 	// PubSubStandings returns the affiliations and subscriptions that a bare JID, with all its resources, has at the nodes of a service.
 	PubSubStandings(ctx context.Context, service, peer jid.JID) ([]Affiliate, []Subscription, error)
+	// PubSubSubscriptionsOf returns the subscriptions that a bare JID, with all its resources, has at the nodes of accounts and at those of one service.
+	PubSubSubscriptionsOf(ctx context.Context, peer, service jid.JID) ([]SubscribedTo, error)
 }
