@@ -44,11 +44,8 @@ func mirror(ps *pubsub.Module, av *avatar.Module, v4 vcard4.Module, bm bookmarks
 	watch(avatar.NSMetadata, func(ctx context.Context, c pubsub.Change) {
 		av.Published(ctx, c.Account, payload(c), c.Config.Access == pubsub.Open)
 	})
-	configured(vcard4.Node, func(ctx context.Context, c pubsub.Change) {
-		v4.Configured(ctx, c.Account, c.Config.Access == pubsub.Open)
-	})
 	watch(vcard4.Node, func(ctx context.Context, c pubsub.Change) {
-		v4.Published(ctx, c.Account, payload(c), c.Config.Access == pubsub.Open)
+		v4.Published(ctx, c.Account, payload(c))
 	})
 	for _, node := range []string{bookmarks.NS, bookmarks.NSOld} {
 		watch(node, func(ctx context.Context, c pubsub.Change) {
@@ -104,6 +101,10 @@ func (n cardNodes) Newest(ctx context.Context, account jid.JID, node string) (st
 
 func (n cardNodes) Put(ctx context.Context, account jid.JID, node, id string, payload []byte) error {
 	return put(ctx, n.ps, account, node, id, payload, true)
+}
+
+func (n cardNodes) Readable(ctx context.Context, account, asker jid.JID, node string) (bool, error) {
+	return n.ps.Readable(ctx, account, asker, node)
 }
 
 // bookmarkNodes is pubsub as bookmarks sees it.

@@ -95,7 +95,7 @@ func (s *Server) newModules(up *upload.Module) modules {
 			of,
 			ca,
 			&last.Module{Store: s.db, Subscriptions: ro, Start: s.started},
-			vcard.Module{Store: s.db, Changed: cardsChanged(av, v4)},
+			vcard.Module{Store: s.db, Changed: cardsChanged(av, v4), Shown: v4.Shown},
 			private.Module{Store: s.db, Mirror: bm},
 			v4,
 			bm,

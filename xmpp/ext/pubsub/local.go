@@ -98,3 +98,12 @@ func (m *Module) Remove(ctx context.Context, account jid.JID, node, id string) e
 	}
 	return storeError(err)
 }
+
+// Readable reports whether somebody may read a node of an account, and also that there is none.
+func (m *Module) Readable(ctx context.Context, account, asker jid.JID, node string) (bool, error) {
+	f, err := m.look(ctx, m.placeOf(account), node, asker)
+	if errors.Is(err, ErrNoNode) {
+		return true, nil
+	}
+	return err == nil && f.decide(Retrieve) == allowed, err
+}

@@ -20,6 +20,8 @@ type Module struct {
 	Store Store
 	// Changed hears of every vCard that a client has stored, after that; before is what it was, nil for none. It may be nil.
 	Changed func(ctx context.Context, account jid.JID, before, card []byte)
+	// Shown is what of an account's vCard somebody else sees. It may be nil.
+	Shown func(ctx context.Context, account, asker jid.JID, card []byte) ([]byte, error)
 }
 
 var _ xmpp.Module = Module{}
@@ -50,7 +52,11 @@ func (m Module) get(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, error) 
 }
 
 func (m Module) load(ctx context.Context, s *xmpp.Stanza, none error) (*xmpp.Element, error) {
-	card, err := m.Store.VCard(ctx, s.To.Bare())
+	account := s.To.Bare()
+	card, err := m.Store.VCard(ctx, account)
+	if err == nil && card != nil && m.Shown != nil && !s.From.Bare().Equal(account) {
+		card, err = m.Shown(ctx, account, s.From, card)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,8 @@ type Nodes interface {
 	Newest(ctx context.Context, account jid.JID, node string) (id string, payload []byte, err error)
 	// Put publishes an item to a node, which is made open if it is not there.
 	Put(ctx context.Context, account jid.JID, node, id string, payload []byte) error
+	// Readable reports whether asker may read a node, and also that there is none.
+	Readable(ctx context.Context, account, asker jid.JID, node string) (bool, error)
 }
 
 // Cards are the vCards of XEP-0054.
@@ -340,67 +342,52 @@ func (m Module) toNode(ctx context.Context, account jid.JID, card []byte) error 
 	return m.Nodes.Put(ctx, account, Node, id, merge(is, list).AppendTo(nil, ""))
 }
 
-// Published hears of a vCard4 that was published. The vCard of XEP-0054 is for everybody, so only one that is open goes there.
-func (m Module) Published(ctx context.Context, account jid.JID, payload []byte, open bool) {
-	if err := m.toCard(ctx, account, payload, open); err != nil {
+// Published hears of a vCard4 that was published, or with nil that one was taken away.
+func (m Module) Published(ctx context.Context, account jid.JID, payload []byte) {
+	if err := m.toCard(ctx, account, payload); err != nil {
 		m.Log.Error("store vCard", "account", account.String(), "err", err)
 	}
 }
 
-// Configured hears that who may read the node has changed. The vCard of XEP-0054 is for everybody: what comes from a card that is not for everybody any more
-// does not stay there.
-func (m Module) Configured(ctx context.Context, account jid.JID, open bool) {
-	_, payload, err := m.Nodes.Newest(ctx, account, Node)
-	switch {
-	case err != nil || payload == nil:
-	case open:
-		err = m.toCard(ctx, account, payload, true)
-	default:
-		err = m.withdraw(ctx, account, payload)
+// Shown is what of an account's vCard of XEP-0054 somebody else sees. That one is for everybody (§3.3), but what it shares with a vCard4 is for those who
+// may read the node.
+func (m Module) Shown(ctx context.Context, account, asker jid.JID, card []byte) ([]byte, error) {
+	ok, err := m.Nodes.Readable(ctx, account, asker, Node)
+	if err != nil || ok {
+		return card, err
 	}
-	if err != nil {
-		m.Log.Error("keep vCards in step", "account", account.String(), "err", err)
+	temp := read(card, nsTemp, "vCard")
+	if temp == nil {
+		return card, nil
 	}
+	return merge(temp, nil).AppendTo(nil, ""), nil
 }
 
-// withdraw takes the mapped properties out of the vCard, if they are those of a card. Without a payload they are: both were in step.
-func (m Module) withdraw(ctx context.Context, account jid.JID, payload []byte) error {
-	return m.Cards.UpdateVCard(ctx, account, func(stored []byte) []byte {
-		temp := read(stored, nsTemp, "vCard")
-		if temp == nil {
-			return nil
-		}
-		there := fromTemp(temp)
-		if card := read(payload, nsNew, "vcard"); len(there) == 0 || card != nil && !reflect.DeepEqual(fromNew(card), there) {
-			return nil
-		}
-		return merge(temp, nil).AppendTo(nil, "")
-	})
-}
-
-func (m Module) toCard(ctx context.Context, account jid.JID, payload []byte, open bool) error {
-	if payload == nil && open {
+func (m Module) toCard(ctx context.Context, account jid.JID, payload []byte) error {
+	if payload == nil {
 		// An item was taken away: another one may be the newest by now.
-		_, left, err := m.Nodes.Newest(ctx, account, Node)
-		if err != nil {
+		var err error
+		if _, payload, err = m.Nodes.Newest(ctx, account, Node); err != nil {
 			return err
 		}
-		if left == nil {
-			return m.withdraw(ctx, account, nil)
+	}
+	var list []property // none when there is no card any more: both were in step
+	if payload != nil {
+		card := read(payload, nsNew, "vcard")
+		if card == nil {
+			return nil
 		}
-		payload = left
+		list = fromNew(card)
 	}
-	card := read(payload, nsNew, "vcard")
-	if card == nil || !open {
-		return nil
-	}
-	list := fromNew(card)
 	return m.Cards.UpdateVCard(ctx, account, func(stored []byte) []byte {
 		temp := read(stored, nsTemp, "vCard")
-		if temp == nil {
+		switch {
+		case temp == nil && payload == nil:
+			return nil
+		case temp == nil:
 			temp = xmpp.El(nsTemp, "vCard")
 		}
-		if reflect.DeepEqual(list, fromTemp(temp)) {
+		if there := fromTemp(temp); len(list)+len(there) == 0 || reflect.DeepEqual(list, there) {
 			return nil
 		}
 		return merge(temp, toTemp(list)).AppendTo(nil, "")
