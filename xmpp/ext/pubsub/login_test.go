@@ -38,7 +38,7 @@ func (w *world) wantsTunes(t *testing.T) {
 	}
 }
 
-// XEP-0163 §4.3.4, example 8: what is published or taken away while a resource is sent the last item is what it sees last.
+// XEP-0163 §4.3.4, example 8 (presence of a contact elsewhere): what is published or taken away while a resource is sent the last item is what it sees last.
 func TestLastItemDoesNotOvertakeNews(t *testing.T) {
 	for name, tt := range map[string]struct{ change, last string }{
 		"published": {"<publish node='" + tune + "'><item id='new'><tune xmlns='" + tune + "'/></item></publish>", "<item id='new'>"},

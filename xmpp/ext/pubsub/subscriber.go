@@ -185,9 +185,8 @@ func (m *Module) unsubscribe(ctx context.Context, r *request) (*xmpp.Element, er
 			return nil, err
 		case !there:
 			return nil, errNotSubscriber // XEP-0060 §6.2.3.2
-		case attr(r.el, "subid") != "":
-			return nil, errInvalidSubID // XEP-0060 §6.2.3.5
 		}
+		// XEP-0060 §6.2.3.5: a SubID is ignored where there are none.
 		was.State = Unsubscribed
 		if err := m.store.SetPubSubSubscription(ctx, r.at.jid, name, was); err != nil {
 			return nil, err
