@@ -785,8 +785,8 @@ func (db *DB) PubSubStandings(ctx context.Context, service, peer jid.JID) (affil
 	return affiliations, subscriptions, nil
 }
 
-// PubSubSubscriptionsOf returns what a bare JID has subscribed to at accounts, and at one service.
-func (db *DB) PubSubSubscriptionsOf(ctx context.Context, peer, service jid.JID) (all []pubsub.SubscribedTo, err error) {
+// PubSubSubscriptionsOf returns up to limit subscriptions of a bare JID at accounts, and at one service.
+func (db *DB) PubSubSubscriptionsOf(ctx context.Context, peer, service jid.JID, limit int) (all []pubsub.SubscribedTo, err error) {
 	err = db.read(ctx, "PubSubSubscriptionsOf", func(q queries) error {
 		all = nil
 		var localpart, domain string
@@ -794,8 +794,8 @@ func (db *DB) PubSubSubscriptionsOf(ctx context.Context, peer, service jid.JID) 
 		read := readSubscriptions(&one)
 		return q.rows(`SELECT s.jid, s.state, s.options, n.name, COALESCE(a.localpart, ''), COALESCE(a.domain, '') FROM pubsub_subscription s
 			JOIN pubsub_node n ON n.id = s.node_id LEFT JOIN account a ON a.id = n.account_id
-			WHERE s.bare = $1 AND (n.account_id IS NOT NULL OR n.service = $2) ORDER BY n.id, s.digest`,
-			[]any{nameDigest(peer.Bare().String()), nameDigest(service.String())}, func(scan func(...any) error) error {
+			WHERE s.bare = $1 AND (n.account_id IS NOT NULL OR n.service = $2) ORDER BY n.id, s.digest LIMIT $3`,
+			[]any{nameDigest(peer.Bare().String()), nameDigest(service.String()), limit}, func(scan func(...any) error) error {
 				one = one[:0]
 				if err := read(func(to ...any) error { return scan(append(to, &localpart, &domain)...) }); err != nil {
 					return err

@@ -61,6 +61,16 @@ func Marshal(v any) (*Element, error) {
 	return RawElement(b), nil
 }
 
+// Attr is the value of an attribute, "" where there is none.
+func (e *Element) Attr(name string) string {
+	for _, a := range e.Attrs {
+		if a.Name == name {
+			return a.Value
+		}
+	}
+	return ""
+}
+
 // AppendTo appends e as XML inside an element of namespace parent.
 func (e *Element) AppendTo(b []byte, parent string) []byte {
 	if e.Local == "" {

@@ -358,12 +358,15 @@ func testPubSubMembers(t *testing.T, db *storage.DB) {
 	must(t, db.CreatePubSubNode(ctx, j, node(j, "own")))
 	must(t, db.SetPubSubSubscription(ctx, j, "own", pubsub.Subscription{JID: juliet, State: pubsub.Subscribed, Options: options}))
 	for at, want := range map[string]int{service.String(): 4, "other.members.example": 1} {
-		to, err := db.PubSubSubscriptionsOf(ctx, juliet.Bare(), jid.MustParse(at))
+		to, err := db.PubSubSubscriptionsOf(ctx, juliet.Bare(), jid.MustParse(at), 10)
 		must(t, err)
 		equal(t, "subscriptions of juliet at accounts and "+at, len(to), want)
 		equal(t, "the one at an account", to[want-1], pubsub.SubscribedTo{Service: j, Subscription: pubsub.Subscription{Node: "own", JID: juliet, State: pubsub.Subscribed, Options: options}})
 		if want > 1 {
 			equal(t, "the service", to[0].Service, service)
+			some, err := db.PubSubSubscriptionsOf(ctx, juliet.Bare(), service, 2)
+			must(t, err)
+			equal(t, "the first two", some, to[:2])
 		}
 	}
 	must(t, db.SetPubSubSubscription(ctx, service, "a", pubsub.Subscription{JID: juliet.Bare()}))

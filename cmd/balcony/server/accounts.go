@@ -92,7 +92,7 @@ func (a *Accounts) Delete(ctx context.Context, account jid.JID) error {
 	if a.s.modules.upload != nil {
 		a.s.modules.upload.Sweep()
 	}
-	a.s.modules.pubsub.Forget(account)
+	a.s.modules.pubsub.Gone(account)
 	a.s.modules.avatar.Forget(account)
 	a.end(account)
 	return nil

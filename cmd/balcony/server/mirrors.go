@@ -44,6 +44,7 @@ func mirror(ps *pubsub.Module, av *avatar.Module, v4 vcard4.Module, bm bookmarks
 	watch(avatar.NSMetadata, func(ctx context.Context, c pubsub.Change) {
 		av.Published(ctx, c.Account, payload(c), c.Config.Access == pubsub.Open)
 	})
+	ps.Doomed(vcard4.Node, v4.Deleted)
 	watch(vcard4.Node, func(ctx context.Context, c pubsub.Change) {
 		v4.Published(ctx, c.Account, payload(c))
 	})

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"io"
-	"time"
 
 	"balcony/cmd/balcony/pie"
 	"balcony/roster"
@@ -25,14 +24,18 @@ func (a *Accounts) Export(ctx context.Context, account jid.JID, w io.Writer) err
 
 // Import makes accounts of a document that Export or another server has written.
 func (a *Accounts) Import(ctx context.Context, r io.Reader) (pie.Imported, error) {
-	return pie.Import(ctx, r, importTarget{a.s.db, a.s})
+	return pie.Import(ctx, r, importTarget{a.s.modules.pubsub.Store(), database{a.s.db}, a.s})
 }
 
 // importTarget is the database, but for what a running server has to know of as well.
 type importTarget struct {
-	*storage.DB
+	pubsub.Store // nodes are changed through their module, which remembers them
+	database
 	s *Server
 }
+
+// database is embedded where methods of its own are to come first.
+type database struct{ *storage.DB }
 
 var _ pie.Target = importTarget{}
 
@@ -61,7 +64,7 @@ func (t importTarget) DeleteAccount(ctx context.Context, account jid.JID) error 
 	t.s.modules.blocking.Forget(account)
 	t.s.modules.archive.Forget(account)
 	t.s.modules.offline.Forget(account)
-	t.s.modules.pubsub.Forget(account)
+	t.s.modules.pubsub.Gone(account)
 	t.s.modules.avatar.Forget(account)
 	return err
 }
@@ -71,10 +74,10 @@ func (t importTarget) Archives(account jid.JID) bool {
 	return t.s.modules.archive.Enabled(account.Domainpart())
 }
 
-// ImportArchive also makes the spool forget what it knew of an account of that name whose last session has just ended: it would save it over what
-// waits now.
+// ImportArchive also makes the spool read again what waits: a session of the account that has just ended, or has just begun, would save over it what it
+// knew.
 func (t importTarget) ImportArchive(ctx context.Context, account jid.JID, after int64, items []mam.Foreign) (int64, error) {
-	t.s.modules.offline.Forget(account)
+	defer t.s.modules.offline.Reread(account)
 	return t.DB.ImportArchive(ctx, account, after, items)
 }
 
@@ -103,31 +106,6 @@ func (t importTarget) SetAccountDisabled(ctx context.Context, account jid.JID, d
 func (t importTarget) SetVCard(ctx context.Context, account jid.JID, element []byte) error {
 	defer t.s.modules.avatar.Forget(account)
 	return t.DB.SetVCard(ctx, account, element)
-}
-
-// CreatePubSubNode, ConfigurePubSubNode and PublishPubSubItem change nodes behind their module, which must not remember that there were none.
-func (t importTarget) CreatePubSubNode(ctx context.Context, service jid.JID, n pubsub.Node) error {
-	defer t.s.modules.pubsub.Forget(service)
-	return t.DB.CreatePubSubNode(ctx, service, n)
-}
-
-// ConfigurePubSubNode is like CreatePubSubNode.
-func (t importTarget) ConfigurePubSubNode(ctx context.Context, service jid.JID, name string, c pubsub.Config, keep int) ([]string, error) {
-	defer t.s.modules.pubsub.Forget(service)
-	return t.DB.ConfigurePubSubNode(ctx, service, name, c, keep)
-}
-
-// PublishPubSubItem is like CreatePubSubNode.
-func (t importTarget) PublishPubSubItem(ctx context.Context, service jid.JID, name string, it pubsub.Item, keep int, reject bool, since time.Time) ([]string, error) {
-	defer t.s.modules.pubsub.Forget(service)
-	return t.DB.PublishPubSubItem(ctx, service, name, it, keep, reject, since)
-}
-
-// SetPubSubSubscription is like CreatePubSubNode, and whoever is subscribed may be here.
-func (t importTarget) SetPubSubSubscription(ctx context.Context, service jid.JID, name string, s pubsub.Subscription) error {
-	defer t.s.modules.pubsub.Forget(s.JID)
-	defer t.s.modules.pubsub.Forget(service)
-	return t.DB.SetPubSubSubscription(ctx, service, name, s)
 }
 
 // UpdateItem changes the roster behind its module, which must not remember the empty one.

@@ -30,8 +30,8 @@ type Provider interface {
 	// DiscoInfo returns the identities, features and forms of a node; found is false when there is no such node for asker.
 	DiscoInfo(ctx context.Context, asker, to jid.JID, node string) (info []*xmpp.Element, found bool, err error)
 	// DiscoItems returns the <item/>s of a node; found is false when there is no such node for asker. With the empty node it is asked for
-	// items of its own to list under to itself. set is the <set/> of the request (XEP-0059), nil for none: a list that may be long is given in pages, and ends with
-	// the <set/> of the answer.
+	// items of its own to list under to itself. set is the <set/> of the request (XEP-0059), nil for none: a list that may be long is given in pages,
+	// and ends with the <set/> of the answer.
 	DiscoItems(ctx context.Context, asker, to jid.JID, node string, set *xmpp.Element) (items []*xmpp.Element, found bool, err error)
 }
 
@@ -201,7 +201,7 @@ func (m *Module) items(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, erro
 		return nil, err
 	}
 	known := node == ""
-	if known && s.To.Localpart() != "" && set == nil { // they are few, and no part of what is paged
+	if known && s.To.Localpart() != "" && begins(set) { // they are few, and stand before what is paged
 		for _, session := range m.reg.Server.Sessions(s.To.Bare()) {
 			if session.Presence() != nil { // XEP-0030 §4.1: the available resources
 				q.Add(xmpp.El("", "item", "jid", session.JID().String()))
@@ -228,6 +228,16 @@ func (m *Module) items(ctx context.Context, s *xmpp.Stanza) (*xmpp.Element, erro
 		return nil, xmpp.ErrItemNotFound // XEP-0030 §7
 	}
 	return q, nil
+}
+
+// begins reports whether a page is the first one, with something on it: XEP-0059 §2. No <set/> asks for the first one.
+func begins(set *xmpp.Element) bool {
+	if set == nil {
+		return true
+	}
+	return !slices.ContainsFunc(set.Children, func(c *xmpp.Element) bool {
+		return c.Local == "after" || c.Local == "before" || c.Local == "index" || c.Local == "max" && c.Text == "0"
+	})
 }
 
 // resultSet is the <set/> of a request, nil for none.

@@ -86,12 +86,28 @@ func (m *Module) forget(l *ledger) {
 	}
 }
 
-// Forget drops what is known of an account, also what was not saved. Call it after the account's data were deleted, and before messages are put into its
-// archive that wait: a session that has left the table but not told its end yet would save over them what it knew.
+// Forget drops what is known of an account, also what was not saved. Call it after the account's data were deleted. A session that has not told its end
+// yet keeps its ledger for itself: it must not save over the spool of another account of that name.
 func (m *Module) Forget(account jid.JID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.ledgers, account.Bare().String())
+}
+
+// Reread makes what is known of an account's spool be read again, as it stands in the database. Call it after something else has put messages into the
+// archive that wait. What clients have got since the last save may come to them twice, rather than the others never.
+func (m *Module) Reread(account jid.JID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := account.Bare().String()
+	l := m.ledgers[key]
+	switch {
+	case l == nil:
+	case l.sessions <= 0:
+		delete(m.ledgers, key)
+	default:
+		l.loaded, l.emptied, l.since, l.waiting, l.early, l.claimed = false, false, m.store.LastOrder(), nil, nil, nil
+	}
 }
 
 // loadLedger reads what was saved of an account. It returns what it has read, nil when it was read before.

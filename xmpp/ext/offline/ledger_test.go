@@ -229,3 +229,35 @@ func TestLedgerOfADeletedAccount(t *testing.T) {
 		t.Error("a ledger is left")
 	}
 }
+
+// An import into the archive of an account that is online: what waits is read again, and its sessions stay counted.
+func TestRereadLedger(t *testing.T) {
+	m := &Module{server: quiet{}, store: orders{}, ledgers: make(map[string]*ledger)}
+	first, second := &ending{values: make(map[any]any)}, &ending{values: make(map[any]any)}
+	key := first.JID().Bare().String()
+	m.opened(t.Context(), first)
+	l := m.ledgers[key]
+	l.loaded, l.emptied, l.dirty, l.waiting = true, true, true, []Span{{1, 2}}
+	l.hold(3)
+	m.Reread(first.JID())
+	if l.loaded || l.emptied || l.waiting != nil || l.since != 7 || len(l.held) != 1 || m.ledgers[key] != l {
+		t.Errorf("the ledger is %+v", l)
+	}
+	m.opened(t.Context(), second)
+	m.closed(second)
+	l.dirty = false
+	if m.ledgers[key] != l || l.sessions != 1 {
+		t.Errorf("the ledger of the session that is left: %+v", m.ledgers[key])
+	}
+	m.closed(first)
+	if len(m.ledgers) != 0 {
+		t.Error("a ledger is left")
+	}
+	m.opened(t.Context(), first)
+	m.ledgers[key].dirty = true
+	m.closed(first)
+	m.Reread(first.JID())
+	if len(m.ledgers) != 0 {
+		t.Error("what an ended session knew is saved over the import")
+	}
+}

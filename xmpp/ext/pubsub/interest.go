@@ -38,9 +38,10 @@ const (
 type interest struct {
 	raw   string // the capabilities of its presence as XML, to see whether they change
 	nodes map[string]struct{}
-	comes bool // the session has just become available: it has not been sent the last items of what its account has subscribed to
-	again bool // they could not be found out: the next presence is a reason to try it again
-	size  int  // of what it alone holds
+	known bool           // of a session here: it is not being asked
+	comes []SubscribedTo // what its account had subscribed to when it became available, while the last items of that are still to be sent
+	again bool           // they could not be found out: the next presence is a reason to try it again
+	size  int            // of what it alone holds
 }
 
 // wants reports whether the resource is interested in a node.
@@ -501,13 +502,8 @@ func (r *remotes) put(account string, full jid.JID, i *interest) (before *intere
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.of[account][bare][full.Resourcepart()]; e != nil {
-		x := e.Value.(*remote)
-		before = x.interest
-		r.heard++
-		x.interest, x.heard = i, r.heard
-		r.size += i.size - before.size
-		r.order.MoveToFront(e)
-		r.bound()
+		before = e.Value.(*remote).interest
+		r.set(e, i)
 		return before
 	}
 	if r.of[account] == nil {
@@ -530,6 +526,28 @@ func (r *remotes) put(account string, full jid.JID, i *interest) (before *intere
 	r.size += i.size
 	r.bound()
 	return nil
+}
+
+// replace is put for what was learnt of a resource; false when was is not known of it any more.
+func (r *remotes) replace(account string, full jid.JID, was, i *interest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.of[account][full.Bare().String()][full.Resourcepart()]
+	if e == nil || e.Value.(*remote).interest != was {
+		return false
+	}
+	r.set(e, i)
+	return true
+}
+
+// set is called with mu held.
+func (r *remotes) set(e *list.Element, i *interest) {
+	x := e.Value.(*remote)
+	r.size += i.size - x.interest.size
+	r.heard++
+	x.interest, x.heard = i, r.heard
+	r.order.MoveToFront(e)
+	r.bound()
 }
 
 // bound forgets those that were not heard for the longest time. The caller holds mu.

@@ -183,6 +183,11 @@ func (m *Module) deleteNode(ctx context.Context, r *request) (*xmpp.Element, err
 				return nil, err
 			}
 		}
+		if before := m.doomed[f.Name]; before != nil && r.at.account() {
+			if err := before(ctx, r.at.jid); err != nil {
+				return nil, err
+			}
+		}
 		if err := m.store.DeletePubSubNode(ctx, r.at.jid, f.Name); err != nil {
 			return nil, err
 		}

@@ -36,6 +36,12 @@ func (m *Module) Absent(node string, f func(ctx context.Context, account jid.JID
 	m.absent[node] = f
 }
 
+// Doomed makes f see that the owner of an account deletes a node, before it is gone and while nobody else changes the account's nodes: it must not send
+// anything. An error keeps the node. Call it before the first stanza.
+func (m *Module) Doomed(node string, f func(ctx context.Context, account jid.JID) error) {
+	m.doomed[node] = f
+}
+
 // beforeUse tells of a node that is not there. The caller has not the turn of the service.
 func (m *Module) beforeUse(ctx context.Context, r *request, name string) {
 	f := m.absent[name]

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 
 	"balcony/xmpp"
 
@@ -73,11 +74,13 @@ type Module struct {
 	srv       xmpp.Server
 	watchers  map[string][]func(context.Context, Change)
 	absent    map[string]func(context.Context, jid.JID)
+	doomed    map[string]func(context.Context, jid.JID) error
 
 	queues     queues
 	listings   *xmpp.Cache[[]Node]         // of accounts; bytes
 	remembered *xmpp.Cache[*members]       // by membersKey; bytes
 	subscribed *xmpp.Cache[[]SubscribedTo] // by bare JID; bytes
+	interests  sync.Mutex                  // held while the interest of a session here is compared and set
 	resources  remotes
 	caps       *xmpp.Cache[map[string]struct{}] // what verified capabilities are interested in
 	asking     asking
@@ -87,7 +90,7 @@ var _ xmpp.Module = (*Module)(nil)
 
 // New makes the module. Whoever starts the server calls Run.
 func New(store Store, relations Relations, blocking Blocking, log *slog.Logger) *Module {
-	m := &Module{relations: relations, blocking: blocking, log: log, watchers: make(map[string][]func(context.Context, Change)), absent: make(map[string]func(context.Context, jid.JID)),
+	m := &Module{relations: relations, blocking: blocking, log: log, watchers: make(map[string][]func(context.Context, Change)), absent: make(map[string]func(context.Context, jid.JID)), doomed: make(map[string]func(context.Context, jid.JID) error),
 		listings: xmpp.NewCache[[]Node](maxListings), remembered: xmpp.NewCache[*members](maxMembers),
 		subscribed: xmpp.NewCache[[]SubscribedTo](maxSubscribed), caps: xmpp.NewCache[map[string]struct{}](maxCaps)}
 	m.store = forgetful{store, m.listings, m.remembered, m.subscribed}
@@ -164,10 +167,21 @@ func (m *Module) Register(r *xmpp.Registry) {
 	host.Handle(m.serviceMessage)
 	r.Incoming(m.incoming)
 	r.Presence(m.presence)
+	r.Keep(xmpp.Keeper{Name: "pubsub", Save: m.keep, Restore: m.restore})
 	r.Deleted(func(_ context.Context, account jid.JID) { m.Forget(account) })
 }
 
-// Forget drops what is remembered of an account. Call it after its data were deleted.
+// Store is the store for who changes nodes and who belongs to them behind the module: what is remembered of them is dropped with each change.
+func (m *Module) Store() Store { return m.store }
+
+// Gone drops what is remembered of an account that was deleted, also of what it had at the nodes of others: whoever gets that name must not find it there.
+// Call it after its data are gone. It is rare, and who belongs to which nodes is in the database alone: the memory begins anew.
+func (m *Module) Gone(account jid.JID) {
+	m.Forget(account)
+	m.remembered.DropAll("")
+}
+
+// Forget drops what is remembered of an account and its nodes.
 func (m *Module) Forget(account jid.JID) {
 	key := account.Bare().String()
 	m.listings.Drop(key)

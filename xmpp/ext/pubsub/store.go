@@ -171,6 +171,7 @@ type MemberStore interface {
 	SetPubSubSubscription(ctx context.Context, service jid.JID, name string, s Subscription) error
 	// PubSubStandings returns the affiliations and subscriptions that a bare JID, with all its resources, has at the nodes of a service.
 	PubSubStandings(ctx context.Context, service, peer jid.JID) ([]Affiliate, []Subscription, error)
-	// PubSubSubscriptionsOf returns the subscriptions that a bare JID, with all its resources, has at the nodes of accounts and at those of one service.
-	PubSubSubscriptionsOf(ctx context.Context, peer, service jid.JID) ([]SubscribedTo, error)
+	// PubSubSubscriptionsOf returns up to limit subscriptions that a bare JID, with all its resources, has at the nodes of accounts and at those of one
+	// service, in the order in which the nodes were made.
+	PubSubSubscriptionsOf(ctx context.Context, peer, service jid.JID, limit int) ([]SubscribedTo, error)
 }

@@ -379,12 +379,18 @@ func (m Module) toCard(ctx context.Context, account jid.JID, payload []byte) err
 		}
 		list = fromNew(card)
 	}
+	return m.put(ctx, account, list)
+}
+
+// Deleted takes what the vCard of XEP-0054 shares with a vCard4 out of it, before the node goes: without the node nobody could tell that it was not for
+// everybody.
+func (m Module) Deleted(ctx context.Context, account jid.JID) error { return m.put(ctx, account, nil) }
+
+// put makes properties those of the vCard of XEP-0054.
+func (m Module) put(ctx context.Context, account jid.JID, list []property) error {
 	return m.Cards.UpdateVCard(ctx, account, func(stored []byte) []byte {
 		temp := read(stored, nsTemp, "vCard")
-		switch {
-		case temp == nil && payload == nil:
-			return nil
-		case temp == nil:
+		if temp == nil {
 			temp = xmpp.El(nsTemp, "vCard")
 		}
 		if there := fromTemp(temp); len(list)+len(there) == 0 || reflect.DeepEqual(list, there) {
