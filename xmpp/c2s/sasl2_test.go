@@ -92,8 +92,8 @@ func TestBind2AndInlineResumption(t *testing.T) {
 	juliet.Send("<message to='" + full + "' type='chat'><body>hello</body></message>")
 	juliet.Sync()
 
-	b, success := login("<resume xmlns='urn:xmpp:sm:3' h='0' previd='" + attr(enabled, "id") + "'/>" + bind)
-	if r := child(success, "resumed"); r == nil || attr(r, "h") != "1" || child(success, "bound") != nil || child(success, "authorization-identifier").Text != full {
+	b, success := login("<resume xmlns='urn:xmpp:sm:3' h='0' previd='" + enabled.Attr("id") + "'/>" + bind)
+	if r := child(success, "resumed"); r == nil || r.Attr("h") != "1" || child(success, "bound") != nil || child(success, "authorization-identifier").Text != full {
 		t.Fatalf("success: %s", success)
 	}
 	b.ExpectElement("<message from='juliet@localhost/balcony' to='" + full + "' type='chat'><body>hello</body></message>") // no features
@@ -206,7 +206,7 @@ func TestFast(t *testing.T) {
 	c := tlsStream(srv)
 	c.Write(plain("romeo", "romeo", agent+"<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/><bind xmlns='urn:xmpp:bind:0'/>"))
 	success := c.Element()
-	token := attr(child(success, "token"), "token")
+	token := child(success, "token").Attr("token")
 	if len(token) < 22 {
 		t.Fatalf("success: %s", success)
 	}
@@ -249,7 +249,7 @@ func TestAuthenticationAhead(t *testing.T) {
 		return c
 	}
 	c := open("old")
-	version := attr(child(c.Element(), "config-version"), "value")
+	version := child(c.Element(), "config-version").Attr("value")
 	if len(version) < 8 {
 		t.Fatalf("version %q", version)
 	}
@@ -268,7 +268,7 @@ func TestAuthenticationAhead(t *testing.T) {
 		t.Fatalf("got %s", e)
 	}
 	d := open(version)
-	if v := attr(child(d.Element(), "config-version"), "value"); v != version {
+	if v := child(d.Element(), "config-version").Attr("value"); v != version {
 		t.Errorf("version %q, then %q", version, v)
 	}
 	if e := d.Element(); e.Local != "success" || child(e, "bound") == nil {
@@ -338,7 +338,7 @@ func TestBind2Features(t *testing.T) {
 	_, features := c.Open("localhost")
 	var names []string
 	for _, f := range child(child(child(child(features, "authentication"), "inline"), "bind"), "inline").Children {
-		names = append(names, attr(f, "var"))
+		names = append(names, f.Attr("var"))
 	}
 	if list := strings.Join(names, " "); !strings.Contains(list, "urn:xmpp:sm:3") || !strings.HasSuffix(list, " urn:x:one urn:x:two") {
 		t.Errorf("features: %s", list)

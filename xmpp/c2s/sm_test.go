@@ -25,16 +25,7 @@ func enable(t *testing.T, c *xmpptest.Client) string {
 	if e.Local != "enabled" || e.Space != sm {
 		t.Fatalf("enable: %s", e)
 	}
-	return attr(e, "id")
-}
-
-func attr(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
+	return e.Attr("id")
 }
 
 // resume logs in and asks for a session; it returns the answer.
@@ -135,7 +126,7 @@ func TestResume(t *testing.T) {
 	}
 	// The client got its presence, and says nothing of message 0: that comes again.
 	back, e := resume(t, srv, "juliet@localhost", id, 1)
-	if e.Local != "resumed" || attr(e, "h") != "1" || attr(e, "previd") != id {
+	if e.Local != "resumed" || e.Attr("h") != "1" || e.Attr("previd") != id {
 		t.Fatalf("resume: %s", e)
 	}
 	back.Resumed(juliet)
@@ -202,7 +193,7 @@ func TestResumeRace(t *testing.T) {
 				break
 			}
 			if e.Local == "message" {
-				if attr(e, "id") != fmt.Sprint(got) {
+				if e.Attr("id") != fmt.Sprint(got) {
 					t.Fatalf("got %s, want %d", e, got)
 				}
 				got++
@@ -233,8 +224,8 @@ func TestResumeExpires(t *testing.T) {
 	romeo.Send("<message to='juliet@localhost/balcony' type='chat'><body>hi</body></message>")
 	romeo.Patient("<presence type='unavailable' from='juliet@localhost/balcony' to='romeo@localhost/orchard'/>")
 	srv.Eventually("the spool", func() bool { return srv.Offline("juliet@localhost") == 1 })
-	_, answer := resume(t, srv, "juliet@localhost", attr(e, "id"), 0)
-	if answer.Local != "failed" || attr(answer, "h") != "3" {
+	_, answer := resume(t, srv, "juliet@localhost", e.Attr("id"), 0)
+	if answer.Local != "failed" || answer.Attr("h") != "3" {
 		t.Fatalf("resume after the end: %s", answer)
 	}
 }
@@ -284,14 +275,14 @@ func TestResumeAfterRestart(t *testing.T) {
 		t.Fatal("juliet's presence is gone")
 	}
 	back, e := resume(t, second, "romeo@localhost", romeoID, 1)
-	if e.Local != "resumed" || attr(e, "h") != "3" {
+	if e.Local != "resumed" || e.Attr("h") != "3" {
 		t.Fatalf("romeo: %s", e)
 	}
 	back.Resumed(romeo)
 	back.Send("<message to='juliet@localhost' type='chat'><body>3</body></message>")
 	back.ExpectNothing() // no unavailable presence of juliet's
 	j, e := resume(t, second, "juliet@localhost", julietID, 2)
-	if e.Local != "resumed" || attr(e, "h") != "3" {
+	if e.Local != "resumed" || e.Attr("h") != "3" {
 		t.Fatalf("juliet: %s", e)
 	}
 	j.Resumed(juliet)
@@ -429,7 +420,7 @@ func TestQueueBound(t *testing.T) {
 		back.Send("<presence/>")
 		for n := 0; n < bound+5; {
 			if e := back.Read(); e.Local == "message" {
-				if attr(e, "id") != fmt.Sprint(n) {
+				if e.Attr("id") != fmt.Sprint(n) {
 					t.Fatalf("got %s, want %d", e, n)
 				}
 				n++
@@ -459,7 +450,7 @@ func TestResumeWhileStanzasArrive(t *testing.T) {
 			e := at.Read()
 			switch e.Local {
 			case "message":
-				if attr(e, "id") != fmt.Sprint(h) {
+				if e.Attr("id") != fmt.Sprint(h) {
 					t.Fatalf("got %s, want %d", e, h)
 				}
 				h++
@@ -525,11 +516,11 @@ func TestLowerH(t *testing.T) {
 	}
 	juliet.Disconnect()
 	back, e := resume(t, srv, "juliet@localhost", id, 1)
-	if e.Local != "failed" || child(e, "item-not-found") == nil || attr(e, "h") != "0" {
+	if e.Local != "failed" || child(e, "item-not-found") == nil || e.Attr("h") != "0" {
 		t.Fatalf("got %s", e)
 	}
 	back.Bind("balcony")
-	if e := back.Read(); e.Local != "message" || attr(e, "id") != "2" {
+	if e := back.Read(); e.Local != "message" || e.Attr("id") != "2" {
 		t.Errorf("got %s, want what had not been acknowledged", e)
 	}
 }
@@ -543,7 +534,7 @@ func TestWaitingSessionGivesWay(t *testing.T) {
 		t.Helper()
 		c, _ := srv.Login("romeo@localhost")
 		c.Write("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
-		if e := c.Element(); attr(e, "type") != "error" || child(child(e, "error"), "resource-constraint") == nil {
+		if e := c.Element(); e.Attr("type") != "error" || child(child(e, "error"), "resource-constraint") == nil {
 			t.Fatalf("a third session: %s", e)
 		}
 	}
@@ -604,10 +595,10 @@ func TestResumeOnAnotherListener(t *testing.T) {
 	c.Open("localhost")
 	c.Write(plain("juliet", "juliet", "<resume xmlns='"+sm+"' previd='"+id+"' h='0'/>"))
 	e := c.Element()
-	if r := child(e, "resumed"); r == nil || attr(r, "h") != "2" {
+	if r := child(e, "resumed"); r == nil || r.Attr("h") != "2" {
 		t.Fatalf("got %s", e)
 	}
-	if e := c.Element(); e.Local != "message" || attr(e, "id") != "1" {
+	if e := c.Element(); e.Local != "message" || e.Attr("id") != "1" {
 		t.Errorf("got %s", e)
 	}
 }

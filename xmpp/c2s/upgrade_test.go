@@ -45,9 +45,9 @@ func salted(t *testing.T, data *xmpp.Element, password string, h func() hash.Has
 	if err != nil {
 		t.Fatal(err)
 	}
-	iterations, err := strconv.Atoi(attr(salt, "iterations"))
+	iterations, err := strconv.Atoi(salt.Attr("iterations"))
 	if err != nil || iterations < 4096 {
-		t.Fatalf("%s iterations: %v", attr(salt, "iterations"), err)
+		t.Fatalf("%s iterations: %v", salt.Attr("iterations"), err)
 	}
 	key, err := pbkdf2.Key(h, password, raw, iterations, h().Size())
 	if err != nil {

@@ -78,9 +78,9 @@ func hashed(query *xmpp.Element) (string, error) {
 	for _, c := range query.Children {
 		switch c.Local {
 		case "identity":
-			identities = append(identities, [4]string{attr(c, "category"), attr(c, "type"), attr(c, "xml:lang"), attr(c, "name")})
+			identities = append(identities, [4]string{c.Attr("category"), c.Attr("type"), c.Attr("xml:lang"), c.Attr("name")})
 		case "feature":
-			features = append(features, attr(c, "var"))
+			features = append(features, c.Attr("var"))
 		case "x":
 			if f, ok := readForm(c); ok {
 				forms = append(forms, f)
@@ -133,9 +133,9 @@ func Ver2(query *xmpp.Element, h crypto.Hash) (string, error) {
 		switch {
 		case c.Local == "": // white space
 		case c.Local == "feature" && c.Space == info:
-			features = append(features, attr(c, "var")+"\x1f")
+			features = append(features, c.Attr("var")+"\x1f")
 		case c.Local == "identity" && c.Space == info:
-			identities = append(identities, attr(c, "category")+"\x1f"+attr(c, "type")+"\x1f"+attr(c, "xml:lang")+"\x1f"+attr(c, "name")+"\x1f\x1e")
+			identities = append(identities, c.Attr("category")+"\x1f"+c.Attr("type")+"\x1f"+c.Attr("xml:lang")+"\x1f"+c.Attr("name")+"\x1f\x1e")
 		case c.Local == "x" && c.Space == nsX:
 			f, ok := readForm(c)
 			if !ok || f.table {
@@ -192,7 +192,7 @@ func readForm(x *xmpp.Element) (f form, ok bool) {
 			f.table = f.table || c.Local == "reported" || c.Local == "item"
 			continue
 		}
-		fd := field{name: attr(c, "var")}
+		fd := field{name: c.Attr("var")}
 		for _, v := range c.Children {
 			if v.Local == "value" {
 				fd.values = append(fd.values, v.Text)
@@ -200,7 +200,7 @@ func readForm(x *xmpp.Element) (f form, ok bool) {
 		}
 		if fd.name != "FORM_TYPE" {
 			f.fields = append(f.fields, fd)
-		} else if attr(c, "type") == "hidden" && len(fd.values) > 0 {
+		} else if c.Attr("type") == "hidden" && len(fd.values) > 0 {
 			f.typ, ok = fd.values[0], true
 			for _, v := range fd.values {
 				f.ambiguous = f.ambiguous || v != f.typ
@@ -208,13 +208,4 @@ func readForm(x *xmpp.Element) (f form, ok bool) {
 		}
 	}
 	return f, ok
-}
-
-func attr(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"balcony/cmd/balcony/config"
-	"balcony/xmpp"
 	"balcony/xmpp/xmpptest"
 )
 
@@ -254,7 +253,7 @@ func TestSecondConnection(t *testing.T) {
 	go func() {
 		defer close(answered)
 		e := first.Read() // the server asks for a sign of life
-		first.Send("<iq type='result' id='" + attr(e, "id") + "' from='plays.localhost' to='" + attr(e, "from") + "'/>")
+		first.Send("<iq type='result' id='" + e.Attr("id") + "' from='plays.localhost' to='" + e.Attr("from") + "'/>")
 	}()
 	second := srv.DialComponent()
 	second.Write(xmpptest.Handshake(second.OpenComponent("plays.localhost"), secret))
@@ -275,15 +274,6 @@ func TestSecondConnection(t *testing.T) {
 	romeo.ExpectNothing()
 }
 
-func attr(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
-}
-
 // Many connections that prove to be the same component at once: one gets in.
 func TestConnectionsAtOnce(t *testing.T) {
 	srv := start(t)
@@ -301,7 +291,7 @@ func TestConnectionsAtOnce(t *testing.T) {
 					in++
 					mu.Unlock()
 				case e.Local == "iq": // the others made the server ask; each answer is a sign of life
-					c.Write("<iq type='result' id='" + attr(e, "id") + "' from='plays.localhost' to='" + attr(e, "from") + "'/>")
+					c.Write("<iq type='result' id='" + e.Attr("id") + "' from='plays.localhost' to='" + e.Attr("from") + "'/>")
 				default:
 					if e.Local == "error" && len(e.Children) == 1 && (e.Children[0].Local == "conflict" || e.Children[0].Local == "system-shutdown") {
 						mu.Lock()
@@ -345,7 +335,7 @@ func TestSlowReader(t *testing.T) {
 		romeo.Send(fmt.Sprintf("<message to='plays.localhost' id='m%d'><body>%s</body></message>", i, body))
 		romeo.Sync()
 		for _, e := range romeo.Take() {
-			if !strings.Contains(e.String(), "<service-unavailable ") || attr(e, "type") != "error" {
+			if !strings.Contains(e.String(), "<service-unavailable ") || e.Attr("type") != "error" {
 				t.Fatalf("%.500s", e)
 			}
 			told++
@@ -394,11 +384,11 @@ func TestLoad(t *testing.T) {
 	}
 	for range clients * each { // the component sends back what it gets
 		m := plays.Read()
-		plays.Send("<message from='hamlet@plays.localhost' to='" + attr(m, "from") + "' id='" + attr(m, "id") + "'><body>" + m.Children[0].Text + "</body></message>")
+		plays.Send("<message from='hamlet@plays.localhost' to='" + m.Attr("from") + "' id='" + m.Attr("id") + "'><body>" + m.Children[0].Text + "</body></message>")
 	}
 	for i, c := range all {
 		for n := range each {
-			if m := c.Read(); attr(m, "id") != fmt.Sprintf("%d-%d", i, n) || attr(m, "type") == "error" {
+			if m := c.Read(); m.Attr("id") != fmt.Sprintf("%d-%d", i, n) || m.Attr("type") == "error" {
 				t.Fatalf("%s, want %d-%d", m, i, n)
 			}
 		}
@@ -424,7 +414,7 @@ func TestLateReader(t *testing.T) {
 	}
 	romeo.Sync()
 	for i := range n {
-		if m := c.Element(); attr(m, "id") != fmt.Sprint(i) || m.Children[0].Text != body {
+		if m := c.Element(); m.Attr("id") != fmt.Sprint(i) || m.Children[0].Text != body {
 			t.Fatalf("%.200s, want %d", m, i)
 		}
 	}

@@ -21,18 +21,18 @@ func TestWithoutManagement(t *testing.T) {
 	var downs atomic.Int32
 	b.reply = func(e *xmpp.Element) string {
 		switch {
-		case attr(e, "id") == "m3":
+		case e.Attr("id") == "m3":
 			return "</stream:stream>"
-		case attr(e, "id") == "m6":
+		case e.Attr("id") == "m6":
 			return "<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
-		case attr(e, "id") == "m5" && downs.Add(1) == 1:
+		case e.Attr("id") == "m5" && downs.Add(1) == 1:
 			return "<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
 		case e.Local != "iq" || mute.Load():
 			return ""
 		}
 		select {
 		case how := <-answers:
-			return fmt.Sprintf("<iq from='b.test' to='a.test' id='%s' %s", attr(e, "id"), how)
+			return fmt.Sprintf("<iq from='b.test' to='a.test' id='%s' %s", e.Attr("id"), how)
 		case <-over:
 			return ""
 		}
@@ -64,10 +64,10 @@ func TestWithoutManagement(t *testing.T) {
 	for i, how := range []string{"type='result'/>", "type='error'><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"} {
 		id := fmt.Sprint("m", i)
 		send(id)
-		if e := next(); attr(e, "id") != id || len(e.Children) != 1 {
+		if e := next(); e.Attr("id") != id || len(e.Children) != 1 {
 			t.Errorf("the peer got %s", e)
 		}
-		if e := <-b.got; e.Local != "iq" || attr(e, "from") != "a.test" || attr(e, "to") != "b.test" || e.Children[0].Local != "ping" {
+		if e := <-b.got; e.Local != "iq" || e.Attr("from") != "a.test" || e.Attr("to") != "b.test" || e.Children[0].Local != "ping" {
 			t.Errorf("the peer got %s, want a ping", e)
 		}
 		if got := stored(); fmt.Sprint(got) != "["+id+"]" {
@@ -81,22 +81,22 @@ func TestWithoutManagement(t *testing.T) {
 	send("m2")
 	next()
 	b.cut()
-	if e := next(); attr(e, "id") != "m2" || len(e.Children) != 3 || e.Children[1].Local != "delay" || attr(e.Children[1], "from") != "a.test" || e.Children[2].Local != "again" {
+	if e := next(); e.Attr("id") != "m2" || len(e.Children) != 3 || e.Children[1].Local != "delay" || e.Children[1].Attr("from") != "a.test" || e.Children[2].Local != "again" {
 		t.Errorf("after the stream was lost the peer got %s", e)
 	}
 	send("m3")
-	if e := next(); attr(e, "id") != "m3" {
+	if e := next(); e.Attr("id") != "m3" {
 		t.Errorf("the peer got %s", e)
 	}
 	empty() // with m2, which went before it
 	send("m4")
-	if e := next(); attr(e, "id") != "m4" {
+	if e := next(); e.Attr("id") != "m4" {
 		t.Errorf("the peer got %s once more", e)
 	}
 
 	// RFC 6120 §4.9.1.1: who ends a stream with an error need not have read what came meanwhile, also if it closes the connection in order.
 	send("m5")
-	if e := next(); attr(e, "id") != "m5" {
+	if e := next(); e.Attr("id") != "m5" {
 		t.Errorf("the peer got %s", e)
 	}
 	late := time.After(time.Minute)
@@ -106,7 +106,7 @@ func TestWithoutManagement(t *testing.T) {
 			if e.Local != "message" {
 				continue
 			}
-			if attr(e, "id") != want[0] {
+			if e.Attr("id") != want[0] {
 				t.Errorf("after the peer has ended the stream with an error it got %s, want %s", e, want[0])
 			}
 			want = want[1:]
@@ -117,12 +117,12 @@ func TestWithoutManagement(t *testing.T) {
 
 	// What the peer ends the stream for does not come again and again.
 	send("m6")
-	if e := next(); attr(e, "id") != "m6" {
+	if e := next(); e.Attr("id") != "m6" {
 		t.Errorf("the peer got %s", e)
 	}
 	empty()
 	send("m7")
-	if e := next(); attr(e, "id") != "m7" {
+	if e := next(); e.Attr("id") != "m7" {
 		t.Errorf("the peer got %s once more", e)
 	}
 }
@@ -134,7 +134,7 @@ func TestStanzaEndsStreams(t *testing.T) {
 	b := w.newFake("b.test")
 	b.features = "<sm xmlns='urn:xmpp:sm:3'/>"
 	b.reply = func(e *xmpp.Element) string {
-		if attr(e, "id") == "m1" {
+		if e.Attr("id") == "m1" {
 			return "<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
 		}
 		return ""
@@ -142,7 +142,7 @@ func TestStanzaEndsStreams(t *testing.T) {
 	a := w.server("a.test", dialback)
 	romeo := a.Client("romeo@a.test/orchard")
 	romeo.Send("<message to='juliet@b.test' type='chat' id='m1'><body>m1</body></message>")
-	if e := expect(romeo, "message", "m1"); attr(e, "type") != "error" {
+	if e := expect(romeo, "message", "m1"); e.Attr("type") != "error" {
 		t.Errorf("the sender got %s", e)
 	}
 	if n := len(b.got); n != 3 {
@@ -152,7 +152,7 @@ func TestStanzaEndsStreams(t *testing.T) {
 	for range 3 {
 		<-b.got
 	}
-	if e := <-b.got; attr(e, "id") != "m2" {
+	if e := <-b.got; e.Attr("id") != "m2" {
 		t.Errorf("the peer got %s", e)
 	}
 }

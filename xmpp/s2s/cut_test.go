@@ -63,7 +63,7 @@ func TestLinksAreCut(t *testing.T) {
 			cutting.Wait()
 			for _, c := range []*xmpptest.Client{romeo, juliet} {
 				for i := range count {
-					if e := c.Read(); e.Local != "message" || attr(e, "id") != fmt.Sprintf("m%d", i) || attr(e, "type") == "error" {
+					if e := c.Read(); e.Local != "message" || e.Attr("id") != fmt.Sprintf("m%d", i) || e.Attr("type") == "error" {
 						t.Fatalf("%s got %s, want m%d (%d cuts)", c.JID, e, i, cuts)
 					}
 				}

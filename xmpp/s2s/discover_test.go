@@ -145,7 +145,7 @@ func TestHosts(t *testing.T) {
 		w.found(h+".b.test", b)
 		romeo := a.Client("romeo@a.test/" + h)
 		romeo.Send("<iq type='get' to='" + h + ".b.test' id='d'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
-		if e := expect(romeo, "iq", "d"); attr(e, "type") != "result" || attr(e, "from") != h+".b.test" {
+		if e := expect(romeo, "iq", "d"); e.Attr("type") != "result" || e.Attr("from") != h+".b.test" {
 			t.Errorf("got %s", e)
 		}
 	}
@@ -185,7 +185,7 @@ func TestPolicyOfOneDomain(t *testing.T) {
 	for domain, want := range map[string]string{"old.test": "valid", "strict.test": "error"} {
 		x := knock(a, domain, "a.test", nil)
 		x.Write("<db:result from='" + domain + "' to='a.test'>k</db:result>")
-		if e := x.Element(); attr(e, "type") != want {
+		if e := x.Element(); e.Attr("type") != want {
 			t.Errorf("%s got %s", domain, e)
 		}
 	}

@@ -30,7 +30,7 @@ func (w *world) both(s *xmpptest.Server, from, to string, names ...string) *stra
 func (x *stranger) prove(t *testing.T, from, to string) {
 	t.Helper()
 	x.Write(fmt.Sprintf("<db:result from='%s' to='%s'>k</db:result>", from, to))
-	if e := x.Element(); e.Local != "result" || attr(e, "type") != "valid" {
+	if e := x.Element(); e.Local != "result" || e.Attr("type") != "valid" {
 		t.Fatalf("got %s", e)
 	}
 }
@@ -42,14 +42,14 @@ func (x *stranger) enable(t *testing.T) (id string) {
 	if e.Local != "enabled" {
 		t.Fatalf("got %s", e)
 	}
-	return attr(e, "id")
+	return e.Attr("id")
 }
 
 // message reads up to the next message.
 func (x *stranger) message() string {
 	for {
 		if e := x.Element(); e.Local == "message" {
-			return attr(e, "id")
+			return e.Attr("id")
 		}
 	}
 }
@@ -94,7 +94,7 @@ func TestRestartWhilePeerIsAway(t *testing.T) {
 	for _, want := range []string{"m1", "m2"} {
 		select {
 		case e := <-f.got:
-			if attr(e, "id") != want {
+			if e.Attr("id") != want {
 				t.Errorf("got %s, want %s", e, want)
 			}
 		case <-ctx.Done():
@@ -137,7 +137,7 @@ func TestResumedStreamProvesItsOwnDomains(t *testing.T) {
 	}
 	select {
 	case e := <-f.got:
-		if attr(e, "id") != "secret" {
+		if e.Attr("id") != "secret" {
 			t.Errorf("got %s", e)
 		}
 	case <-time.After(xmpptest.Patience):
@@ -167,7 +167,7 @@ func TestIdleStreamsEnd(t *testing.T) {
 	for e.Local == "iq" { // whether it has got the first one
 		e = <-f.got
 	}
-	if attr(e, "id") != "2" {
+	if e.Attr("id") != "2" {
 		t.Errorf("got %s", e)
 	}
 }
@@ -196,7 +196,7 @@ func TestPolicyChanges(t *testing.T) {
 	}
 	// A stream that was opened before keeps to the new policy, from the first moment.
 	good.Write("<db:result from='d.test' to='a.test'>k</db:result>")
-	if e := good.Element(); attr(e, "type") != "error" || !strings.Contains(e.String(), "policy-violation") {
+	if e := good.Element(); e.Attr("type") != "error" || !strings.Contains(e.String(), "policy-violation") {
 		t.Errorf("got %s", e)
 	}
 	old.ends(t, "policy-violation")
@@ -253,7 +253,7 @@ func TestRateOfOneDomain(t *testing.T) {
 	quiet.Write("<message from='u@quiet.test' to='romeo@a.test/orchard' id='quiet'/>")
 	for loud, heard := 0, false; loud < 12 || !heard; {
 		switch e := romeo.Read(); {
-		case attr(e, "id") == "quiet":
+		case e.Attr("id") == "quiet":
 			if heard = true; loud == 12 {
 				t.Error("another domain waits until all has come")
 			}
@@ -286,14 +286,14 @@ func TestComponentOfOurs(t *testing.T) {
 	juliet.Expect("<iq type='result' from='u@gate.a.test/r' to='juliet@b.test/balcony' id='2'/>")
 	// What cannot be delivered comes back to the component.
 	gate.Send("<message from='u@gate.a.test' to='u@gone.test' id='3' type='chat'><body>x</body></message>")
-	if e := expect(gate, "message", "3"); attr(e, "type") != "error" || attr(e, "to") != "u@gate.a.test" {
+	if e := expect(gate, "message", "3"); e.Attr("type") != "error" || e.Attr("to") != "u@gate.a.test" {
 		t.Errorf("got %s", e)
 	}
 	// While it is not there, its senders are told.
 	gate.Close()
 	a.Eventually("the end of the component", func() bool {
 		juliet.Send("<iq type='get' to='u@gate.a.test/r' id='4'><ping xmlns='urn:xmpp:ping'/></iq>")
-		return attr(expect(juliet, "iq", "4"), "type") == "error"
+		return expect(juliet, "iq", "4").Attr("type") == "error"
 	})
 }
 

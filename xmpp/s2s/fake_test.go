@@ -204,9 +204,9 @@ func (f *fake) serve(c net.Conn, domain string) {
 		case e.Space == xmpp.NSStream && e.Local == "error" && len(e.Children) > 0:
 			f.ended(e.Children[0].Local)
 		case e.Space == nsDialback && e.Local == "verify" && f.verify != nil:
-			answer = f.verify(attr(e, "from"), attr(e, "to"), attr(e, "id"), e.Text)
+			answer = f.verify(e.Attr("from"), e.Attr("to"), e.Attr("id"), e.Text)
 		case e.Space == nsDialback && e.Local == "result" && f.result != nil:
-			answer = f.result(attr(e, "from"), attr(e, "to"), e.Text) + f.then
+			answer = f.result(e.Attr("from"), e.Attr("to"), e.Text) + f.then
 		case e.Local == "message" || e.Local == "iq" || e.Local == "presence":
 			f.got <- e
 			if f.reply != nil {

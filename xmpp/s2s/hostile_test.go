@@ -53,7 +53,7 @@ func TestHostilePeers(t *testing.T) {
 	answered := func(t *testing.T, x *stranger, typ, condition string) {
 		t.Helper()
 		e := x.Element()
-		if e.Space != nsDialback || e.Local != "result" || attr(e, "type") != typ {
+		if e.Space != nsDialback || e.Local != "result" || e.Attr("type") != typ {
 			t.Fatalf("got %s, want a result of type %s", e, typ)
 		}
 		if condition != "" && !strings.Contains(e.String(), "<"+condition+" ") {
@@ -201,11 +201,11 @@ func TestHostilePeers(t *testing.T) {
 		x.Write(result("evil5.test", "nowhere.test", "k"))
 		answered(t, x, "error", "item-not-found")
 		x.Write("<db:verify from='evil5.test' to='nowhere.test' id='1'>k</db:verify>")
-		if e := x.Element(); attr(e, "type") != "error" || attr(e, "id") != "1" {
+		if e := x.Element(); e.Attr("type") != "error" || e.Attr("id") != "1" {
 			t.Errorf("got %s", e)
 		}
 		x.Write("<db:verify from='evil5.test' to='a.test' id='1'>k</db:verify>")
-		if e := x.Element(); attr(e, "type") != "invalid" || attr(e, "from") != "a.test" {
+		if e := x.Element(); e.Attr("type") != "invalid" || e.Attr("from") != "a.test" {
 			t.Errorf("got %s", e)
 		}
 	})
@@ -278,7 +278,7 @@ func TestHostilePeers(t *testing.T) {
 	t.Run("the session of another", func(t *testing.T) {
 		x := good("b.test", "a.test")
 		x.Write("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
-		id := attr(x.Element(), "id")
+		id := x.Element().Attr("id")
 		y := good("evil.test", "a.test")
 		y.Write("<resume xmlns='urn:xmpp:sm:3' previd='" + id + "' h='0'/>")
 		if e := y.Element(); e.Local != "failed" {
@@ -357,7 +357,7 @@ func TestManyStrangers(t *testing.T) {
 		x.Write("</stream:stream>")
 		x.End()
 		good.Write("<db:verify from='b.test' to='a.test' id='1'>k</db:verify>")
-		if e := good.Element(); attr(e, "type") != "invalid" {
+		if e := good.Element(); e.Attr("type") != "invalid" {
 			t.Errorf("got %s", e)
 		}
 		for _, c := range strangers {
@@ -422,14 +422,14 @@ func TestDeadDomainsAndRosters(t *testing.T) {
 		romeo.Send("<iq type='get' id='check'><query xmlns='jabber:iq:roster'/></iq>")
 		e := expect(romeo, "iq", "check")
 		if items := e.Children[0].Children; len(items) == 1 {
-			return strings.TrimSpace(attr(items[0], "subscription") + " " + attr(items[0], "ask"))
+			return strings.TrimSpace(items[0].Attr("subscription") + " " + items[0].Attr("ask"))
 		}
 		return ""
 	}
 	subscribe := func() {
 		t.Helper()
 		romeo.Send("<presence to='u@gone.test' type='subscribe' id='s'/>")
-		if e := expect(romeo, "presence", "s"); attr(e, "type") != "error" || !strings.Contains(e.String(), "remote-server-not-found") {
+		if e := expect(romeo, "presence", "s"); e.Attr("type") != "error" || !strings.Contains(e.String(), "remote-server-not-found") {
 			t.Errorf("got %s", e)
 		}
 		if got := item(); got != "none subscribe" {
@@ -444,7 +444,7 @@ func TestDeadDomainsAndRosters(t *testing.T) {
 	}
 	subscribe()
 	romeo.Send("<iq type='set' id='remove'><query xmlns='jabber:iq:roster'><item jid='u@gone.test' subscription='remove'/></query></iq>")
-	if e := expect(romeo, "iq", "remove"); attr(e, "type") != "result" {
+	if e := expect(romeo, "iq", "remove"); e.Attr("type") != "result" {
 		t.Errorf("remove: %s", e)
 	}
 	romeo.Sync()
@@ -484,12 +484,12 @@ func TestUnreachable(t *testing.T) {
 	var got []string
 	for range want {
 		e := romeo.Read()
-		if attr(e, "type") != "error" {
+		if e.Attr("type") != "error" {
 			t.Fatalf("got %s", e)
 		}
 		for _, c := range e.Children {
 			if c.Local == "error" {
-				got = append(got, attr(e, "id")+" "+c.Children[0].Local)
+				got = append(got, e.Attr("id")+" "+c.Children[0].Local)
 			}
 		}
 	}
@@ -508,7 +508,7 @@ func TestUnreachable(t *testing.T) {
 	romeo.Send("<presence to='u@gone.test' id='seen'/>")
 	romeo.Send("<presence to='u@gone.test' type='subscribe' id='sub'/>")
 	e := expect(romeo, "presence", "sub")
-	if attr(e, "type") != "error" || attr(e, "from") != "u@gone.test" {
+	if e.Attr("type") != "error" || e.Attr("from") != "u@gone.test" {
 		t.Errorf("got %s", e)
 	}
 }

@@ -102,7 +102,7 @@ func interop(t *testing.T, r recipe) {
 		for _, c := range [][2]*xmpptest.Client{{romeo, juliet}, {juliet, romeo}} {
 			from, to := c[0], c[1].JID.Bare()
 			from.Send(fmt.Sprintf("<message to='%s' type='chat' id='refused'><body>Wherefore art thou?</body></message>", to))
-			if e := expect(from, "message", "refused"); attr(e, "type") != "error" || attr(e, "from") != to.String() {
+			if e := expect(from, "message", "refused"); e.Attr("type") != "error" || e.Attr("from") != to.String() {
 				t.Errorf("%s got %s", from.JID, e)
 			}
 		}
@@ -122,7 +122,7 @@ func converse(t *testing.T, romeo, juliet, romeos, juliets *xmpptest.Client) {
 		c.Send("<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>")
 		expect(c, "iq", "roster")
 		c.Send("<iq type='set' id='carbons'><enable xmlns='urn:xmpp:carbons:2'/></iq>")
-		if e := expect(c, "iq", "carbons"); attr(e, "type") != "result" {
+		if e := expect(c, "iq", "carbons"); e.Attr("type") != "result" {
 			t.Errorf("carbons: %s", e)
 		}
 	}
@@ -133,11 +133,11 @@ func converse(t *testing.T, romeo, juliet, romeos, juliets *xmpptest.Client) {
 	}
 	const question, answer = "Wherefore art thou, <Juliet>?", "Here"
 	romeo.Send(fmt.Sprintf("<message to='%s' type='chat' id='m1'><body>Wherefore art thou, &lt;Juliet&gt;?</body></message>", j))
-	if e := expect(juliet, "message", "m1"); attr(e, "from") != r.String() || body(e) != question {
+	if e := expect(juliet, "message", "m1"); e.Attr("from") != r.String() || body(e) != question {
 		t.Errorf("got %s", e)
 	}
 	juliet.Send(fmt.Sprintf("<message to='%s' type='chat' id='m2'><body>Here</body></message>", r))
-	if e := expect(romeo, "message", "m2"); attr(e, "from") != j.String() || body(e) != answer {
+	if e := expect(romeo, "message", "m2"); e.Attr("from") != j.String() || body(e) != answer {
 		t.Errorf("got %s", e)
 	}
 	for _, c := range []struct {
@@ -150,7 +150,7 @@ func converse(t *testing.T, romeo, juliet, romeos, juliets *xmpptest.Client) {
 		{juliets, "received", r.String(), j.String(), question}, {juliets, "sent", j.String(), r.String(), answer},
 	} {
 		copied := carbon(c.client, c.direction)
-		if attr(copied, "from") != c.from || attr(copied, "to") != c.to || body(copied) != c.text {
+		if copied.Attr("from") != c.from || copied.Attr("to") != c.to || body(copied) != c.text {
 			t.Errorf("copy for %s: got %s", c.client.JID, copied)
 		}
 	}
@@ -161,14 +161,14 @@ func converse(t *testing.T, romeo, juliet, romeos, juliets *xmpptest.Client) {
 		domain, bare := c.asked.JID.Domainpart(), c.asked.JID.Bare().String()
 		ask := func(typ, to, id, payload, want string) {
 			c.asker.Send(fmt.Sprintf("<iq type='%s' to='%s' id='%s'>%s</iq>", typ, to, id, payload))
-			if e := expect(c.asker, "iq", id); attr(e, "type") != "result" || !strings.Contains(e.String(), want) {
+			if e := expect(c.asker, "iq", id); e.Attr("type") != "result" || !strings.Contains(e.String(), want) {
 				t.Errorf("%s asked %s: got %s, want %s", c.asker.JID, to, e, want)
 			}
 		}
 		ask("get", domain, "ping", "<ping xmlns='urn:xmpp:ping'/>", "")
 		ask("get", domain, "disco", "<query xmlns='http://jabber.org/protocol/disco#info'/>", "category='server'")
 		c.asked.Send("<iq type='set' id='vset'><vCard xmlns='vcard-temp'><FN>" + c.asked.JID.Localpart() + " of another house</FN></vCard></iq>")
-		if e := expect(c.asked, "iq", "vset"); attr(e, "type") != "result" {
+		if e := expect(c.asked, "iq", "vset"); e.Attr("type") != "result" {
 			t.Errorf("set vCard: %s", e)
 		}
 		ask("get", bare, "vcard", "<vCard xmlns='vcard-temp'/>", "of another house")
@@ -190,7 +190,7 @@ func converse(t *testing.T, romeo, juliet, romeos, juliets *xmpptest.Client) {
 		e := expect(c.client, "iq", "check")
 		found := false
 		for _, item := range e.Children[0].Children {
-			found = found || attr(item, "jid") == c.contact && attr(item, "subscription") == "both"
+			found = found || item.Attr("jid") == c.contact && item.Attr("subscription") == "both"
 		}
 		if !found {
 			t.Errorf("roster of %s: %s", c.client.JID, e)
@@ -239,11 +239,11 @@ func hello(show string, curious bool) string {
 func read(c *xmpptest.Client) *xmpp.Element {
 	for {
 		e := c.Read()
-		if e.Local != "iq" || attr(e, "type") != "get" || len(e.Children) != 1 || e.Children[0].Space != "http://jabber.org/protocol/disco#info" {
+		if e.Local != "iq" || e.Attr("type") != "get" || len(e.Children) != 1 || e.Children[0].Space != "http://jabber.org/protocol/disco#info" {
 			return e
 		}
 		c.Send(fmt.Sprintf("<iq type='result' to='%s' id='%s'><query xmlns='http://jabber.org/protocol/disco#info' node='%s'><identity category='client' type='pc'/>"+
-			"<feature var='%s'/></query></iq>", attr(e, "from"), attr(e, "id"), attr(e.Children[0], "node"), strings.Join(interests, "'/><feature var='")))
+			"<feature var='%s'/></query></iq>", e.Attr("from"), e.Attr("id"), e.Children[0].Attr("node"), strings.Join(interests, "'/><feature var='")))
 	}
 }
 
@@ -251,7 +251,7 @@ func read(c *xmpptest.Client) *xmpp.Element {
 func carbon(c *xmpptest.Client, direction string) *xmpp.Element {
 	for {
 		e := read(c)
-		if e.Local != "message" || attr(e, "from") != c.JID.Bare().String() {
+		if e.Local != "message" || e.Attr("from") != c.JID.Bare().String() {
 			continue
 		}
 		for _, copied := range e.Children {
@@ -278,19 +278,19 @@ func avatar(t *testing.T, owner, watcher *xmpptest.Client) {
 		node, payload := p[0], p[1]
 		owner.Send(fmt.Sprintf("<iq type='set' id='%s'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:xmpp:avatar:%s'><item id='%s'>%s</item></publish></pubsub></iq>",
 			node, node, id, payload))
-		if e := expect(owner, "iq", node); attr(e, "type") != "result" {
+		if e := expect(owner, "iq", node); e.Attr("type") != "result" {
 			t.Errorf("publish: %s", e)
 		}
 	}
 	for {
 		e := read(watcher)
-		if e.Local == "message" && attr(e, "from") == owner.JID.Bare().String() && strings.Contains(e.String(), "urn:xmpp:avatar:metadata") && strings.Contains(e.String(), id) {
+		if e.Local == "message" && e.Attr("from") == owner.JID.Bare().String() && strings.Contains(e.String(), "urn:xmpp:avatar:metadata") && strings.Contains(e.String(), id) {
 			break
 		}
 	}
 	watcher.Send(fmt.Sprintf("<iq type='get' to='%s' id='avatar'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:xmpp:avatar:data'><item id='%s'/></items></pubsub></iq>",
 		owner.JID.Bare(), id))
-	if e := expect(watcher, "iq", "avatar"); attr(e, "type") != "result" || !strings.Contains(e.String(), data) {
+	if e := expect(watcher, "iq", "avatar"); e.Attr("type") != "result" || !strings.Contains(e.String(), data) {
 		t.Errorf("avatar of %s: %s", owner.JID, e)
 	}
 }
@@ -305,13 +305,13 @@ func archived(t *testing.T, c *xmpptest.Client, with string, want ...string) {
 			"<field var='with'><value>" + with + "</value></field></x></query></iq>")
 		for {
 			e := read(c)
-			if e.Local == "iq" && attr(e, "id") == "archive" {
-				if attr(e, "type") != "result" {
+			if e.Local == "iq" && e.Attr("id") == "archive" {
+				if e.Attr("type") != "result" {
 					t.Fatalf("archive of %s: %s", c.JID, e)
 				}
 				break
 			}
-			if e.Local == "message" && len(e.Children) > 0 && e.Children[0].Space == "urn:xmpp:mam:2" && attr(e.Children[0], "queryid") == "q" {
+			if e.Local == "message" && len(e.Children) > 0 && e.Children[0].Space == "urn:xmpp:mam:2" && e.Children[0].Attr("queryid") == "q" {
 				for _, m := range e.Children[0].Children[0].Children {
 					if m.Local == "message" && body(m) != "" {
 						got = append(got, body(m))
@@ -353,7 +353,7 @@ func restart(p *peer, line *s2stest.Cable, romeo *xmpptest.Client, juliet string
 func wait(c *xmpptest.Client, name, attribute, value, from string) *xmpp.Element {
 	for {
 		e := read(c)
-		if e.Local == name && attr(e, attribute) == value && attr(e, "from") == from {
+		if e.Local == name && e.Attr(attribute) == value && e.Attr("from") == from {
 			return e
 		}
 	}

@@ -91,7 +91,7 @@ func TestOnePortForPeers(t *testing.T) {
 			t.Error("EXTERNAL is offered")
 		}
 		x.Write("<db:result from='bank.test' to='a.test'>k</db:result>")
-		if e := x.Element(); attr(e, "type") != "error" || !strings.Contains(e.String(), "not-authorized") {
+		if e := x.Element(); e.Attr("type") != "error" || !strings.Contains(e.String(), "not-authorized") {
 			t.Errorf("got %s", e)
 		}
 	})

@@ -52,11 +52,11 @@ func TestRestart(t *testing.T) {
 	line.Plug()
 	w.server("a.test", kept)
 	for i := range 20 {
-		if e := juliet.Read(); attr(e, "id") != fmt.Sprintf("m%d", i+1) {
+		if e := juliet.Read(); e.Attr("id") != fmt.Sprintf("m%d", i+1) {
 			t.Fatalf("got %s, want m%d", e, i+1)
 		}
 	}
-	if e := juliet.Read(); attr(e, "type") != "subscribe" {
+	if e := juliet.Read(); e.Attr("type") != "subscribe" {
 		t.Errorf("got %s", e)
 	}
 	juliet.ExpectNothing()
@@ -107,14 +107,14 @@ func TestUnsentOfACrash(t *testing.T) {
 		m := juliet.Read()
 		stamp := ""
 		for _, c := range m.Children {
-			if c.Local == "delay" && attr(c, "from") == "a.test" {
-				stamp = attr(c, "stamp")
+			if c.Local == "delay" && c.Attr("from") == "a.test" {
+				stamp = c.Attr("stamp")
 			}
 			if c.Local == "again" {
 				t.Errorf("the mark of servers goes on to clients: %s", m)
 			}
 		}
-		if attr(m, "id") != id || !strings.HasPrefix(stamp, at.UTC().Format("2006-01-02T15:04:05.000")) {
+		if m.Attr("id") != id || !strings.HasPrefix(stamp, at.UTC().Format("2006-01-02T15:04:05.000")) {
 			t.Errorf("got %s, want %s with its time", m, id)
 		}
 	}
@@ -205,7 +205,7 @@ func TestAcknowledgedIsDurable(t *testing.T) {
 	}
 	line.Plug()
 	for _, id := range []string{"m1", "c1", "m2"} {
-		if m := juliet.Read(); attr(m, "id") != id {
+		if m := juliet.Read(); m.Attr("id") != id {
 			t.Errorf("got %s, want %s", m, id)
 		}
 	}
@@ -258,12 +258,12 @@ func TestServerIsReadOn(t *testing.T) {
 	message := func(id string) {
 		t.Helper()
 		a.Write("<message from='romeo@a.test/orchard' to='juliet@b.test/balcony' type='chat' id='" + id + "'><body>" + id + "</body></message><r xmlns='urn:xmpp:sm:3'/>")
-		if m := juliet.Read(); attr(m, "id") != id {
+		if m := juliet.Read(); m.Attr("id") != id {
 			t.Fatalf("juliet got %s, want %s", m, id)
 		}
 	}
 	message("0")
-	if e := a.Element(); e.Local != "a" || attr(e, "h") != "1" {
+	if e := a.Element(); e.Local != "a" || e.Attr("h") != "1" {
 		t.Fatalf("got %s", e)
 	}
 	unlock := lockDatabase(t, data)
@@ -280,7 +280,7 @@ func TestServerIsReadOn(t *testing.T) {
 				continue
 			}
 			n++
-			answers <- answer{e.Local + attr(e, "h") + attr(e, "id"), !free.Load()}
+			answers <- answer{e.Local + e.Attr("h") + e.Attr("id"), !free.Load()}
 		}
 	}()
 	message("1") // each is a read of its own

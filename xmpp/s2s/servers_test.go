@@ -133,17 +133,8 @@ func TestMessageBothWays(t *testing.T) {
 func expect(c *xmpptest.Client, name, id string) *xmpp.Element {
 	for {
 		e := read(c)
-		if e.Local == name && attr(e, "id") == id {
+		if e.Local == name && e.Attr("id") == id {
 			return e
 		}
 	}
-}
-
-func attr(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
 }

@@ -68,9 +68,9 @@ func TestKillOnTheWay(t *testing.T) {
 					if err != nil {
 						return // the test is over
 					}
-					if e.Local == "message" && attr(e, "type") == "chat" {
+					if e.Local == "message" && e.Attr("type") == "chat" {
 						got.mu.Lock()
-						got.ids = append(got.ids, attr(e, "id"))
+						got.ids = append(got.ids, e.Attr("id"))
 						got.mu.Unlock()
 					}
 				}
@@ -145,9 +145,9 @@ func (s *server) killOnTheWay(round int, cut func()) (acknowledged []string) {
 		case err != nil:
 			return false
 		case e.Local == "a":
-			h, _ = strconv.Atoi(attr(e, "h"))
-		case e.Local == "message" && attr(e, "type") == "error":
-			refused[attr(e, "id")] = true
+			h, _ = strconv.Atoi(e.Attr("h"))
+		case e.Local == "message" && e.Attr("type") == "error":
+			refused[e.Attr("id")] = true
 		}
 		return true
 	}

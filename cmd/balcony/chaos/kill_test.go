@@ -102,12 +102,12 @@ func (c *plainClient) spool() (ids, stanzaIDs []string) {
 			c.t.Fatal(err)
 		}
 		switch {
-		case e.Local == "iq" && attr(e, "id") == "until":
+		case e.Local == "iq" && e.Attr("id") == "until":
 			return ids, stanzaIDs
 		case e.Local == "message":
-			ids = append(ids, attr(e, "id"))
+			ids = append(ids, e.Attr("id"))
 			if s := child(e, "stanza-id"); s != nil {
-				stanzaIDs = append(stanzaIDs, attr(s, "id"))
+				stanzaIDs = append(stanzaIDs, s.Attr("id"))
 			}
 		}
 	}
@@ -124,12 +124,12 @@ func (c *plainClient) archive() (ids, archiveIDs []string) {
 				c.t.Fatal(err)
 			}
 			if r := child(e, "result"); e.Local == "message" && r != nil {
-				after = attr(r, "id")
+				after = r.Attr("id")
 				archiveIDs = append(archiveIDs, after)
-				ids = append(ids, attr(child(child(r, "forwarded"), "message"), "id"))
+				ids = append(ids, child(child(r, "forwarded"), "message").Attr("id"))
 			}
-			if e.Local == "iq" && attr(e, "id") == "q" {
-				complete = attr(child(e, "fin"), "complete") == "true"
+			if e.Local == "iq" && e.Attr("id") == "q" {
+				complete = child(e, "fin").Attr("complete") == "true"
 				break
 			}
 		}
@@ -248,7 +248,7 @@ func (s *server) killWhileSending(round int) (acknowledged, got []string) {
 			if e.Local != "message" {
 				continue
 			}
-			if mine = append(mine, attr(e, "id")); len(mine) == 7+round {
+			if mine = append(mine, e.Attr("id")); len(mine) == 7+round {
 				got = slices.Clone(mine) // she acknowledges no more than these
 				if _, err := fmt.Fprintf(juliet.conn, "<a xmlns='%s' h='%d'/>", nsSM, juliet.in); err != nil {
 					break
@@ -275,7 +275,7 @@ func (s *server) killWhileSending(round int) (acknowledged, got []string) {
 			break
 		}
 		if e.Local == "a" {
-			h, _ = strconv.Atoi(attr(e, "h"))
+			h, _ = strconv.Atoi(e.Attr("h"))
 		}
 	}
 	s.kill()
@@ -285,7 +285,7 @@ func (s *server) killWhileSending(round int) (acknowledged, got []string) {
 			break
 		}
 		if e.Local == "a" {
-			h, _ = strconv.Atoi(attr(e, "h"))
+			h, _ = strconv.Atoi(e.Attr("h"))
 		}
 	}
 	<-sender

@@ -201,7 +201,7 @@ func (p *peer) bind(c net.Conn, d *xml.Decoder, success *xmpp.Element) (*xmpp.El
 		switch {
 		case e.Local == "enabled":
 			return success.Add(xmpp.El("urn:xmpp:bind:0", "bound").Add(e)), nil
-		case e.Local != "iq" || attr(e, "type") != "result":
+		case e.Local != "iq" || e.Attr("type") != "result":
 			return nil, fmt.Errorf("bind: %s", e)
 		}
 	}
@@ -216,26 +216,17 @@ func child(e *xmpp.Element, local string) *xmpp.Element {
 	return nil
 }
 
-func attr(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
-}
-
 // begin takes the state that <success/> gives and sends what has to be sent again.
 func (p *peer) begin(c net.Conn, success *xmpp.Element) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if t := child(success, "token"); t != nil {
-		p.token = attr(t, "token")
+		p.token = t.Attr("token")
 	}
 	var b bytes.Buffer
 	if r := child(success, "resumed"); r != nil {
 		p.resumed++
-		if err := p.handled(attr(r, "h")); err != nil {
+		if err := p.handled(r.Attr("h")); err != nil {
 			return err
 		}
 		for i, o := range p.queue {
@@ -250,12 +241,12 @@ func (p *peer) begin(c net.Conn, success *xmpp.Element) error {
 			return fmt.Errorf("neither resumed nor bound: %s", success)
 		}
 		p.bound++
-		if f := child(success, "failed"); f != nil && attr(f, "h") != "" {
-			if err := p.handled(attr(f, "h")); err != nil {
+		if f := child(success, "failed"); f != nil && f.Attr("h") != "" {
+			if err := p.handled(f.Attr("h")); err != nil {
 				return err
 			}
 		}
-		p.id, p.in, p.acked, p.first = attr(child(bound, "enabled"), "id"), 0, 0, len(p.got)
+		p.id, p.in, p.acked, p.first = child(bound, "enabled").Attr("id"), 0, 0, len(p.got)
 		queue := []outgoing{{xml: "<presence/>"}}
 		if p.reader {
 			queue = append(queue, outgoing{xml: p.query()})
@@ -344,20 +335,20 @@ func (p *peer) take(c net.Conn, e *xmpp.Element) error {
 			if set := child(fin, "set"); set != nil && child(set, "last") != nil {
 				p.last = child(set, "last").Text
 			}
-			if attr(fin, "complete") != "true" {
+			if fin.Attr("complete") != "true" {
 				o := outgoing{xml: p.query()}
 				p.queue = append(p.queue, o)
 				_, err := io.WriteString(c, o.xml)
 				return err
 			}
 		}
-		if attr(e, "type") == "error" {
+		if e.Attr("type") == "error" {
 			p.run.fault("%s: %s", p.name, e)
 		}
 	case "r":
 		return p.acknowledge(c, false)
 	case "a":
-		return p.handled(attr(e, "h"))
+		return p.handled(e.Attr("h"))
 	case "error":
 		return fmt.Errorf("%s", e)
 	}
@@ -378,14 +369,14 @@ func (p *peer) acknowledge(c net.Conn, certain bool) error {
 }
 
 func (p *peer) arrived(e *xmpp.Element) {
-	id := attr(e, "id")
-	if attr(e, "type") == "error" {
+	id := e.Attr("id")
+	if e.Attr("type") == "error" {
 		p.run.fault("%s: %s", p.name, e)
 		return
 	}
 	a := &arrival{id: id, at: time.Now()}
 	if s := child(e, "stanza-id"); s != nil {
-		a.stanzaID = attr(s, "id")
+		a.stanzaID = s.Attr("id")
 	}
 	if p.reader && p.have[a.stanzaID] {
 		a.archived = true // it read the archive before this came
@@ -414,12 +405,12 @@ func forwarded(result *xmpp.Element) *xmpp.Element {
 
 // found takes a result of the archive, unless it came live or was sent from this account.
 func (p *peer) found(result *xmpp.Element) {
-	m, id := forwarded(result), attr(result, "id")
-	if m == nil || p.have[id] || attr(m, "to") != p.account {
+	m, id := forwarded(result), result.Attr("id")
+	if m == nil || p.have[id] || m.Attr("to") != p.account {
 		return
 	}
 	p.have[id] = true
-	p.got = append(p.got, &arrival{id: attr(m, "id"), stanzaID: id, at: time.Now()})
+	p.got = append(p.got, &arrival{id: m.Attr("id"), stanzaID: id, at: time.Now()})
 }
 
 // say sends the next message to another account.
@@ -496,15 +487,15 @@ func readArchive(addr, account string) (ids []string, err error) {
 		}
 		if r := child(e, "result"); r != nil {
 			if m := forwarded(r); m != nil {
-				ids = append(ids, attr(m, "id"))
+				ids = append(ids, m.Attr("id"))
 			}
 		}
 		fin := child(e, "fin")
 		switch {
-		case e.Local == "iq" && attr(e, "type") == "error", e.Local == "failure", e.Local == "error":
+		case e.Local == "iq" && e.Attr("type") == "error", e.Local == "failure", e.Local == "error":
 			return nil, fmt.Errorf("%s", e)
 		case fin == nil:
-		case attr(fin, "complete") == "true":
+		case fin.Attr("complete") == "true":
 			_, err := io.WriteString(c, "</stream:stream>")
 			return ids, err
 		default:

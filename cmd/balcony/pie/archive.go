@@ -203,7 +203,7 @@ func (i *importer) preferences(start xml.StartElement, account jid.JID) error {
 	if err != nil {
 		return err
 	}
-	p := mam.Preferences{Default: mam.Default(value(e, "default"))}
+	p := mam.Preferences{Default: mam.Default(e.Attr("default"))}
 	if !slices.Contains([]mam.Default{mam.Always, mam.Never, mam.Roster}, p.Default) {
 		return i.at(fmt.Errorf("archive preferences: default %q", p.Default))
 	}
@@ -289,7 +289,7 @@ func (i *importer) result(start xml.StartElement, account jid.JID) (*mam.Foreign
 	if delay == nil || message == nil {
 		return nil, i.at(errors.New("a result without its message and the time of it")) // XEP-0313 §4.2
 	}
-	if it.Stamp, err = parseTime(value(delay, "stamp")); err != nil {
+	if it.Stamp, err = parseTime(delay.Attr("stamp")); err != nil {
 		return nil, i.at(fmt.Errorf("time of a message: %w", err))
 	}
 	if now := time.Now(); it.Stamp.After(now) {

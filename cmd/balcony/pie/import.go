@@ -366,7 +366,7 @@ func (i *importer) privacy(start xml.StartElement, account jid.JID) error {
 	name := blocked
 	for _, c := range e.Children {
 		if c.Local == "default" {
-			name = value(c, "name")
+			name = c.Attr("name")
 		}
 	}
 	var entries []jid.JID
@@ -374,21 +374,21 @@ func (i *importer) privacy(start xml.StartElement, account jid.JID) error {
 		if list.Local != "list" {
 			continue
 		}
-		if value(list, "name") != name {
-			i.warn("the privacy list %q is not taken over: it is not the default", value(list, "name"))
+		if list.Attr("name") != name {
+			i.warn("the privacy list %q is not taken over: it is not the default", list.Attr("name"))
 			continue
 		}
 		for _, it := range list.Children {
 			switch {
 			case it.Local != "item":
-			case value(it, "type") == "jid" && value(it, "action") == "deny" && !hasElements(it):
-				j, err := jid.Parse(value(it, "value"))
+			case it.Attr("type") == "jid" && it.Attr("action") == "deny" && !hasElements(it):
+				j, err := jid.Parse(it.Attr("value"))
 				if err != nil {
-					return i.at(fmt.Errorf("privacy list: %q is no address", value(it, "value")))
+					return i.at(fmt.Errorf("privacy list: %q is no address", it.Attr("value")))
 				}
 				entries = append(entries, j)
 			default:
-				i.warn("a privacy rule that is not a block (type %q, action %q) is not taken over", value(it, "type"), value(it, "action"))
+				i.warn("a privacy rule that is not a block (type %q, action %q) is not taken over", it.Attr("type"), it.Attr("action"))
 			}
 		}
 	}
@@ -406,9 +406,9 @@ func (i *importer) blocklist(start xml.StartElement, account jid.JID) error {
 		if it.Local != "item" {
 			continue
 		}
-		j, err := jid.Parse(value(it, "jid"))
+		j, err := jid.Parse(it.Attr("jid"))
 		if err != nil {
-			return i.at(fmt.Errorf("block list: %q is no address", value(it, "jid")))
+			return i.at(fmt.Errorf("block list: %q is no address", it.Attr("jid")))
 		}
 		entries = append(entries, j)
 	}
@@ -440,16 +440,6 @@ func (i *importer) last(start xml.StartElement, account jid.JID) error {
 		return i.at(fmt.Errorf("last activity: %w", err))
 	}
 	return i.t.SetLastActivity(account, at, e.Text).Wait(i.ctx)
-}
-
-// value is an attribute of an element.
-func value(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
 }
 
 func hasElements(e *xmpp.Element) bool {

@@ -166,13 +166,13 @@ func (i *importer) owned(account jid.JID) error {
 			return err
 		case "affiliations":
 			for _, c := range e.Children {
-				who, err := jid.Parse(value(c, "jid"))
-				a, ok := pubsub.ParseAffiliation(value(c, "affiliation"))
+				who, err := jid.Parse(c.Attr("jid"))
+				a, ok := pubsub.ParseAffiliation(c.Attr("affiliation"))
 				if c.Local == "" || err == nil && who.Bare().Equal(account) {
 					continue
 				}
 				if err != nil || !ok {
-					return i.at(fmt.Errorf("node %q: affiliation %q of %q", name, value(c, "affiliation"), value(c, "jid")))
+					return i.at(fmt.Errorf("node %q: affiliation %q of %q", name, c.Attr("affiliation"), c.Attr("jid")))
 				}
 				if err := i.node(account, name, i.t.SetPubSubAffiliation(i.ctx, account, name, who.Bare(), a)); err != nil {
 					return err
@@ -192,13 +192,13 @@ func (i *importer) subscriptions(account jid.JID, name string, e *xmpp.Element) 
 		if c.Local == "" {
 			continue
 		}
-		who, err := jid.Parse(value(c, "jid"))
-		s := pubsub.Subscription{JID: who, State: map[string]pubsub.State{"subscribed": pubsub.Subscribed, "pending": pubsub.Pending}[value(c, "subscription")]}
+		who, err := jid.Parse(c.Attr("jid"))
+		s := pubsub.Subscription{JID: who, State: map[string]pubsub.State{"subscribed": pubsub.Subscribed, "pending": pubsub.Pending}[c.Attr("subscription")]}
 		if err != nil {
-			return i.at(fmt.Errorf("node %q: a subscription of %q", name, value(c, "jid")))
+			return i.at(fmt.Errorf("node %q: a subscription of %q", name, c.Attr("jid")))
 		}
 		if s.State == pubsub.Unsubscribed {
-			i.warn("the subscription %q of %s to the node %q is not taken over", value(c, "subscription"), who, name)
+			i.warn("the subscription %q of %s to the node %q is not taken over", c.Attr("subscription"), who, name)
 			continue
 		}
 		for _, x := range c.Children {

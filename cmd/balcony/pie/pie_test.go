@@ -272,7 +272,7 @@ func TestNothingStaleAfterImport(t *testing.T) {
 		e := nurse.Read()
 		text := string(e.AppendTo(nil, ""))
 		if strings.Contains(text, info) {
-			nurse.Send("<iq type='result' id='" + attr(e, "id") + "' to='" + attr(e, "from") + "'>" + string(query.AppendTo(nil, "")) + "</iq>")
+			nurse.Send("<iq type='result' id='" + e.Attr("id") + "' to='" + e.Attr("from") + "'>" + string(query.AppendTo(nil, "")) + "</iq>")
 		}
 		learnt = strings.Contains(text, "Angelica</nick>") && strings.Contains(text, "#event")
 	}
@@ -308,15 +308,6 @@ func TestNothingStaleAfterImport(t *testing.T) {
 	if sum := sha1.Sum([]byte("png")); !strings.Contains(got, "<photo>"+hex.EncodeToString(sum[:])+"</photo>") {
 		t.Errorf("no photo in %s", got)
 	}
-}
-
-func attr(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
 }
 
 // The examples of XEP-0227 in one document, and what ejabberd writes: its old namespace, and text between elements.

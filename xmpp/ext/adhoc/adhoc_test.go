@@ -112,15 +112,6 @@ func ask(t *testing.T, m *Module, from jid.JID, attrs, inner string) (*xmpp.Elem
 	return read(t, el.String()), nil
 }
 
-func attr(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
-}
-
 // answer checks the answer, in which ID stands for the session id.
 func answer(t *testing.T, m *Module, from jid.JID, attrs, inner, want string) (id string) {
 	t.Helper()
@@ -128,7 +119,7 @@ func answer(t *testing.T, m *Module, from jid.JID, attrs, inner, want string) (i
 	if err != nil {
 		t.Fatalf("%s: %v", attrs, err)
 	}
-	id = attr(el, "sessionid")
+	id = el.Attr("sessionid")
 	if w := read(t, strings.ReplaceAll(want, "ID", id)).String(); el.String() != w {
 		t.Fatalf("%s:\n got %s\nwant %s", attrs, el, w)
 	}
@@ -253,7 +244,7 @@ func TestExecutionsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return attr(el, "sessionid")
+		return el.Attr("sessionid")
 	}
 	var ids []string
 	for range maxPerAccount + 1 {
@@ -380,7 +371,7 @@ func TestErrorsDoNotRepeatWhatWasSubmitted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			id := attr(el, "sessionid")
+			id := el.Attr("sessionid")
 			s := xmpp.New(xmpp.IQ, "set", responder, requester,
 				read(t, `<command xmlns='`+NS+`' `+strings.ReplaceAll(tt.attrs, "ID", id)+`>`+tt.inner+`</command>`))
 			s.ID = "id7"

@@ -21,16 +21,7 @@ const sm = "urn:xmpp:sm:3"
 func managed(t *testing.T, c *xmpptest.Client) string {
 	t.Helper()
 	c.Send("<enable xmlns='" + sm + "' resume='true'/>")
-	return value(c.Read(), "id")
-}
-
-func value(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
+	return c.Read().Attr("id")
 }
 
 // resume takes up a session on a new connection: h stanzas were read.
@@ -165,7 +156,7 @@ func TestSessionsEndWithTheirCopies(t *testing.T) {
 		tablet := srv.Client("romeo@localhost/tablet")
 		tablet.Online()
 		e := tablet.Read()
-		if s := e.String(); !strings.Contains(s, "<body>3</body>") || strings.Contains(s, "carbons") || value(e, "to") != "romeo@localhost/desk" {
+		if s := e.String(); !strings.Contains(s, "<body>3</body>") || strings.Contains(s, "carbons") || e.Attr("to") != "romeo@localhost/desk" {
 			t.Errorf("from the spool: %s", s)
 		}
 		tablet.ExpectNothing()
@@ -387,7 +378,7 @@ func TestArchivedMessages(t *testing.T) {
 	phone.Send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'/></iq>")
 	one, two := phone.Read().Children[0], phone.Read().Children[0]
 	phone.Read() // the end
-	phone.Send("<iq type='get' id='same' to='romeo@localhost/phone'><x xmlns='urn:x' one='" + value(one, "id") + "' two='" + value(two, "id") + "'/></iq>")
+	phone.Send("<iq type='get' id='same' to='romeo@localhost/phone'><x xmlns='urn:x' one='" + one.Attr("id") + "' two='" + two.Attr("id") + "'/></iq>")
 	phone.Expect("<iq type='get' id='same' to='romeo@localhost/phone' from='romeo@localhost/phone'><x xmlns='urn:x' one='{one}' two='{two}'/></iq>")
 	desk.Close()
 	juliet.Send(message("", "romeo@localhost", "chat", "3", body)) // phone is only connected

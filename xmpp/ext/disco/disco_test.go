@@ -18,30 +18,21 @@ func ask(t *testing.T, c *xmpptest.Client, to, ns, node string) *xmpp.Element {
 	t.Helper()
 	c.Send(xmpp.El("", "iq", "type", "get", "id", "q", "to", to).Add(xmpp.El(ns, "query", "node", node)).String())
 	answer := c.Read()
-	if attr(answer, "type") != "result" || attr(answer, "from") != to || len(answer.Children) != 1 {
+	if answer.Attr("type") != "result" || answer.Attr("from") != to || len(answer.Children) != 1 {
 		t.Fatalf("%s asked %s %s: %s", c.JID, to, node, answer)
 	}
 	q := answer.Children[0]
-	if q.Space != ns || q.Local != "query" || attr(q, "node") != node { // XEP-0030 §3.2: the node is mirrored
+	if q.Space != ns || q.Local != "query" || q.Attr("node") != node { // XEP-0030 §3.2: the node is mirrored
 		t.Fatalf("%s asked %s %s: %s", c.JID, to, node, answer)
 	}
 	return q
-}
-
-func attr(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
 }
 
 // values are an attribute of the children of that name.
 func values(q *xmpp.Element, child, name string) (list []string) {
 	for _, c := range q.Children {
 		if c.Local == child {
-			list = append(list, attr(c, name))
+			list = append(list, c.Attr(name))
 		}
 	}
 	return list
@@ -123,22 +114,22 @@ func TestCapabilitiesOfTheServer(t *testing.T) {
 	if caps == nil {
 		t.Fatalf("no capabilities in %s", offered)
 	}
-	if attr(caps, "hash") != "sha-1" || attr(caps, "node") == "" {
+	if caps.Attr("hash") != "sha-1" || caps.Attr("node") == "" {
 		t.Errorf("capabilities: %s", caps)
 	}
 	c.Bind("balcony")
-	node := attr(caps, "node") + "#" + attr(caps, "ver")
+	node := caps.Attr("node") + "#" + caps.Attr("ver")
 	q := ask(t, c, "localhost", disco.NSInfo, node)
 	plain := ask(t, c, "localhost", disco.NSInfo, "")
 	q.Attrs, plain.Attrs = nil, nil
 	if q.String() != plain.String() {
 		t.Errorf("%s\nis not\n%s", q, plain)
 	}
-	if got := disco.Ver(plain); got != attr(caps, "ver") {
-		t.Errorf("the answer's verification string is %s, announced is %s", got, attr(caps, "ver"))
+	if got := disco.Ver(plain); got != caps.Attr("ver") {
+		t.Errorf("the answer's verification string is %s, announced is %s", got, caps.Attr("ver"))
 	}
-	c.Send("<iq type='get' id='old' to='localhost'><query xmlns='" + disco.NSInfo + "' node='" + attr(caps, "node") + "#AAAAAAAAAAAAAAAAAAAAAAAAAAA='/></iq>")
-	if e := c.Read(); attr(e, "type") != "error" {
+	c.Send("<iq type='get' id='old' to='localhost'><query xmlns='" + disco.NSInfo + "' node='" + caps.Attr("node") + "#AAAAAAAAAAAAAAAAAAAAAAAAAAA='/></iq>")
+	if e := c.Read(); e.Attr("type") != "error" {
 		t.Errorf("capabilities that are not the server's: %s", e)
 	}
 }

@@ -136,7 +136,7 @@ func (m *Module) bounced(ctx context.Context, at place, s *xmpp.Stanza) {
 		return
 	}
 	for _, c := range el.Children {
-		name := attr(c, "node")
+		name := c.Attr("node")
 		if name == "" {
 			continue
 		}

@@ -358,12 +358,12 @@ func readPage(set *xmpp.Element) (p page, err error) {
 // nameOf is the name of what a list names: of a node, of an item, or of who belongs to a node.
 func nameOf(e *xmpp.Element) string {
 	if e.Local != "item" {
-		return strings.TrimSpace(attr(e, "node") + " " + attr(e, "jid"))
+		return strings.TrimSpace(e.Attr("node") + " " + e.Attr("jid"))
 	}
 	if n, ok := lookup(e, "node"); ok {
 		return n
 	}
-	return attr(e, "name")
+	return e.Attr("name")
 }
 
 // portionOf is a page of a list, with a <set/> where it is not the whole list, or one was asked for: XEP-0059 §2. ok is false when the page names

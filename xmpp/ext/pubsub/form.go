@@ -28,12 +28,12 @@ func readForm(x *xmpp.Element) (f form, ok bool) {
 	if x == nil || x.Space != nsForms || x.Local != "x" {
 		return f, false
 	}
-	f.typ = attr(x, "type")
+	f.typ = x.Attr("type")
 	for _, c := range x.Children {
 		if c.Local != "field" || c.Space != nsForms {
 			continue
 		}
-		fd := formField{name: attr(c, "var")}
+		fd := formField{name: c.Attr("var")}
 		for _, v := range c.Children {
 			if v.Local == "value" && v.Space == nsForms {
 				fd.values = append(fd.values, text(v))
@@ -75,12 +75,6 @@ func newField(name, typ, label string, values ...string) *xmpp.Element {
 		f.Add(xmpp.El("", "value").Say(v))
 	}
 	return f
-}
-
-// attr is the value of an attribute, "" when absent.
-func attr(e *xmpp.Element, name string) string {
-	v, _ := lookup(e, name)
-	return v
 }
 
 func lookup(e *xmpp.Element, name string) (string, bool) {

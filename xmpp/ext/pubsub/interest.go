@@ -155,7 +155,7 @@ func (c capability) nodesOf(query *xmpp.Element, verified bool) map[string]struc
 	var features []string
 	for _, f := range query.Children {
 		if f.Local == "feature" && f.Space == nsInfo {
-			features = append(features, attr(f, "var"))
+			features = append(features, f.Attr("var"))
 		}
 	}
 	return interests(features)

@@ -12,7 +12,7 @@ import (
 
 // create: XEP-0060 §8.1.
 func (m *Module) create(ctx context.Context, r *request) (*xmpp.Element, error) {
-	name := attr(r.el, "node")
+	name := r.el.Attr("node")
 	switch {
 	case r.at.account() && !r.who.Bare().Equal(r.at.jid):
 		return nil, xmpp.ErrForbidden // XEP-0163 §2.2
@@ -111,7 +111,7 @@ func (m *Module) configure(ctx context.Context, r *request) (*xmpp.Element, erro
 		if x == nil {
 			return nil, xmpp.ErrBadRequest
 		}
-		if attr(x, "type") == "cancel" {
+		if x.Attr("type") == "cancel" {
 			return nil, nil // XEP-0060 §8.2.4: the configuration stays
 		}
 		if err := m.submit(r.at, &f.Node, x); err != nil {
@@ -153,7 +153,7 @@ func (m *Module) reconfigure(ctx context.Context, at place, n Node, access bool)
 
 // defaultConfig: XEP-0060 §8.3.
 func (m *Module) defaultConfig(_ context.Context, r *request) (*xmpp.Element, error) {
-	if attr(r.el, "type") == "collection" {
+	if r.el.Attr("type") == "collection" {
 		return nil, unsupported("collections")
 	}
 	c := serviceConfig()
@@ -170,7 +170,7 @@ func (m *Module) defaultConfig(_ context.Context, r *request) (*xmpp.Element, er
 func (m *Module) deleteNode(ctx context.Context, r *request) (*xmpp.Element, error) {
 	redirect := ""
 	if c := child(r.el, NSOwner, "redirect"); c != nil {
-		redirect = attr(c, "uri")
+		redirect = c.Attr("uri")
 	}
 	return nil, m.queues.do(ctx, r.at.key, func() (func(context.Context), error) {
 		f, err := m.mine(ctx, r, m.load, Delete)
@@ -257,7 +257,7 @@ func (r *request) entries(local, attribute string) (list []entry, err error) {
 		if c.Local != local || c.Space != NSOwner {
 			continue
 		}
-		s := attr(c, "jid")
+		s := c.Attr("jid")
 		if s == "" {
 			return nil, errJIDRequired
 		}
@@ -273,7 +273,7 @@ func (r *request) entries(local, attribute string) (list []entry, err error) {
 			return nil, xmpp.ErrBadRequest // XEP-0060 §8.9.2.4
 		}
 		seen[key] = true
-		list = append(list, entry{j, attr(c, attribute)})
+		list = append(list, entry{j, c.Attr(attribute)})
 	}
 	return list, nil
 }

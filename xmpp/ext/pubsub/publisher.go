@@ -148,7 +148,7 @@ func readItem(publish *xmpp.Element) (it Item, given bool, err error) {
 			return it, true, xmpp.ErrBadRequest // XEP-0060 §7.1.1: one
 		}
 		given = true
-		if it.ID = attr(c, "id"); len(it.ID) > maxName {
+		if it.ID = c.Attr("id"); len(it.ID) > maxName {
 			return it, true, xmpp.ErrNotAcceptable
 		}
 		for _, p := range c.Children {
@@ -248,7 +248,7 @@ func (m *Module) retract(ctx context.Context, r *request) (*xmpp.Element, error)
 	var ids []string
 	for _, c := range r.el.Children {
 		if c.Local == "item" && c.Space == NS {
-			ids = append(ids, attr(c, "id"))
+			ids = append(ids, c.Attr("id"))
 		}
 	}
 	if len(ids) == 0 || slices.Contains(ids, "") {
@@ -257,7 +257,7 @@ func (m *Module) retract(ctx context.Context, r *request) (*xmpp.Element, error)
 	if len(ids) > 1 {
 		return nil, xmpp.ErrBadRequest // XEP-0060 §7.2.1: one
 	}
-	notify, _ := boolean(attr(r.el, "notify"))
+	notify, _ := boolean(r.el.Attr("notify"))
 	return nil, m.queues.do(ctx, r.at.key, func() (func(context.Context), error) {
 		f, err := m.load(ctx, r.at, name, r.who)
 		if err != nil {

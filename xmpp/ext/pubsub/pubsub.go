@@ -225,7 +225,7 @@ func (r *request) second(local string) *xmpp.Element { return child(r.root, r.ro
 
 // node is the node that a request names.
 func (r *request) node() (string, error) {
-	name := attr(r.el, "node")
+	name := r.el.Attr("node")
 	switch {
 	case name == "":
 		return "", errNodeRequired

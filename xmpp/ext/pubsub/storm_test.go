@@ -47,10 +47,10 @@ func TestLoginWithALargeRoster(t *testing.T) {
 	c.Element()
 	c.Write("<presence><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:c' ver='bWFkZSB1cA=='/></presence>")
 	answer := func(e *xmpp.Element) bool {
-		if e.Local != "iq" || attribute(e, "type") != "get" {
+		if e.Local != "iq" || e.Attr("type") != "get" {
 			return false
 		}
-		c.Write("<iq type='result' id='" + attribute(e, "id") + "' to='" + attribute(e, "from") + "'><query xmlns='http://jabber.org/protocol/disco#info' node='urn:c#bWFkZSB1cA=='>" +
+		c.Write("<iq type='result' id='" + e.Attr("id") + "' to='" + e.Attr("from") + "'><query xmlns='http://jabber.org/protocol/disco#info' node='urn:c#bWFkZSB1cA=='>" +
 			"<identity category='client' type='pc'/><feature var='" + tune + "+notify'/></query></iq>")
 		return true
 	}
@@ -64,10 +64,10 @@ func TestLoginWithALargeRoster(t *testing.T) {
 	for left > 0 || !met {
 		e := c.Element()
 		switch {
-		case e.Local == "message" && attribute(e, "id") == "meanwhile":
+		case e.Local == "message" && e.Attr("id") == "meanwhile":
 			met = true
 		case e.Local == "message":
-			who := attribute(e, "from")
+			who := e.Attr("from")
 			if n, known := from[who]; !known || n > 0 || !strings.Contains(e.String(), "<item id='current'>") {
 				t.Fatalf("from %s, again or another: %.300s", who, e)
 			}
@@ -78,20 +78,11 @@ func TestLoginWithALargeRoster(t *testing.T) {
 	c.Write("<iq type='get' id='ping' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>")
 	for {
 		e := c.Element()
-		if e.Local == "iq" && attribute(e, "id") == "ping" {
+		if e.Local == "iq" && e.Attr("id") == "ping" {
 			break
 		}
 		if e.Local == "message" {
 			t.Fatalf("one more: %.300s", e)
 		}
 	}
-}
-
-func attribute(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
 }

@@ -23,7 +23,7 @@ const (
 
 // subscriber is the JID that a request is about, which must be of who asks; other is the error when it is not.
 func (r *request) subscriber(other error) (jid.JID, error) {
-	s := attr(r.el, "jid")
+	s := r.el.Attr("jid")
 	if s == "" {
 		return jid.JID{}, errJIDRequired
 	}
@@ -218,7 +218,7 @@ func (m *Module) configurable(ctx context.Context, r *request, find finder) (nam
 	case err != nil:
 	case !there:
 		err = fail(stanza.Modify, stanza.UnexpectedRequest, "not-subscribed") // XEP-0060 §6.3.4.2
-	case attr(r.el, "subid") != "":
+	case r.el.Attr("subid") != "":
 		err = errInvalidSubID // XEP-0060 §6.3.4.5
 	}
 	return name, s, err
@@ -253,7 +253,7 @@ func (m *Module) setOptions(ctx context.Context, r *request) (*xmpp.Element, err
 
 // defaultOptions: XEP-0060 §6.4.
 func (m *Module) defaultOptions(ctx context.Context, r *request) (*xmpp.Element, error) {
-	name := attr(r.el, "node")
+	name := r.el.Attr("node")
 	if name == "" && !r.known {
 		return nil, xmpp.ErrServiceUnavailable // the answer would tell that there is an account
 	}
@@ -287,7 +287,7 @@ func (m *Module) items(ctx context.Context, r *request) (*xmpp.Element, error) {
 	if _, err := f.may(r, Retrieve); err != nil {
 		return nil, err
 	}
-	if attr(r.el, "subid") != "" {
+	if r.el.Attr("subid") != "" {
 		return nil, errInvalidSubID // XEP-0060 §6.5.9.2
 	}
 	if !f.Config.Persist {
@@ -340,7 +340,7 @@ func (r *request) query() (q Query, asked int, set bool, err error) {
 	q.Max, q.Bytes, asked = maxPage, maxAnswer, math.MaxInt
 	for _, c := range r.el.Children {
 		if c.Local == "item" && c.Space == NS {
-			id := attr(c, "id")
+			id := c.Attr("id")
 			if id == "" {
 				return q, asked, false, errItemRequired
 			}
@@ -353,7 +353,7 @@ func (r *request) query() (q Query, asked int, set bool, err error) {
 		}
 	}
 	q.Newest = child(r.root, nsOrder, "order") != nil // XEP-0413 §3.1: the newest first, by the creation of what stands there now
-	if s := attr(r.el, "max_items"); s != "" {
+	if s := r.el.Attr("max_items"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 31)
 		if err != nil {
 			return q, asked, false, xmpp.ErrBadRequest
@@ -397,7 +397,7 @@ func (r *request) query() (q Query, asked int, set bool, err error) {
 
 // subscriptions: XEP-0060 §5.6.
 func (m *Module) subscriptions(ctx context.Context, r *request) (*xmpp.Element, error) {
-	name := attr(r.el, "node")
+	name := r.el.Attr("node")
 	_, all, err := m.standings(ctx, r, name)
 	if err != nil {
 		return nil, err
@@ -413,7 +413,7 @@ func (m *Module) subscriptions(ctx context.Context, r *request) (*xmpp.Element, 
 
 // affiliations: XEP-0060 §5.7.
 func (m *Module) affiliations(ctx context.Context, r *request) (*xmpp.Element, error) {
-	name := attr(r.el, "node")
+	name := r.el.Attr("node")
 	all, _, err := m.standings(ctx, r, name)
 	if err != nil {
 		return nil, err

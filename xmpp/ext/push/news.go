@@ -168,12 +168,12 @@ func received(s *xmpp.Stanza) *xmpp.Stanza {
 			content = append(content, c)
 		}
 	}
-	from, err := jid.Parse(attr(el, "from"))
+	from, err := jid.Parse(el.Attr("from"))
 	if err != nil {
 		return nil
 	}
-	inner := xmpp.New(xmpp.Message, attr(el, "type"), jid.JID{}, from, content...)
-	inner.ID = attr(el, "id")
+	inner := xmpp.New(xmpp.Message, el.Attr("type"), jid.JID{}, from, content...)
+	inner.ID = el.Attr("id")
 	return inner
 }
 
@@ -185,15 +185,6 @@ func child(e *xmpp.Element, local string) *xmpp.Element {
 		}
 	}
 	return nil
-}
-
-func attr(e *xmpp.Element, name string) string {
-	for _, a := range e.Attrs {
-		if a.Name == name {
-			return a.Value
-		}
-	}
-	return ""
 }
 
 // key tells messages apart. It is never 0.
